@@ -1,0 +1,136 @@
+"""`slipway serve` and `slipway predict`."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from serving.client import Prediction
+    from serving.plan import Plan
+    from serving.served import Served
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands to the command line."""
+    app.command()(serve)
+    app.command()(predict)
+
+
+def serve(
+    archive: Annotated[Path, typer.Argument(help="The .mar that slipway package made.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    workers: Annotated[int | None, typer.Option(help="TorchServe workers. Default: from the CPU limit.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of one worker. Default: from the CPU limit.")] = None,
+) -> None:
+    """Serve one archive over HTTP: TorchServe behind the front door."""
+    from serving.handler.resources import cpu_limit
+    from serving.plan import make_plan
+    from serving.process_tree import Listen, ServingFailed, bind
+    from serving.process_tree import serve as run
+    from serving.served import open_archive
+
+    plan = make_plan(cpu_limit(), workers=workers, threads=threads)
+    served = open_archive(archive)
+    sock = bind(Listen(host, port))
+    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
+    url = f"http://{shown}:{sock.getsockname()[1]}"
+    try:
+        run(
+            served,
+            plan,
+            sock=sock,
+            stand_in=os.environ.get("SLIPWAY_TORCH_STAND_IN") != "0",
+            cache=_cache_folder(),
+            on_ready=lambda: _greet(served, plan, url),
+            say=lambda line: typer.echo(f"slipway: {line}", err=True),
+        )
+    except ServingFailed as error:
+        typer.echo(f"slipway: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo("slipway: stopped", err=True)
+
+
+def _cache_folder() -> Path:
+    """Where JVM class caches are kept: SLIPWAY_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("SLIPWAY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipway")
+
+
+def _greet(served: "Served", plan: "Plan", url: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_row("model", f"{served.name} {served.version} ({len(served.labels)} classes, {served.about.get('variant', '?')})")
+    table.add_row("archive", f"sha256 {served.short_digest}")
+    for number, reason in enumerate(plan.reasons):
+        table.add_row("" if number else "plan", reason)
+    table.add_row("ready at", f"[link={url}]{url}[/link]   (API: {url}/docs)")
+    table.add_row("try", f"curl --data-binary @image.jpg {url}/predictions/{served.name}")
+    table.add_row("stop", "Ctrl-C")
+    console.print(table)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    url: Annotated[str, typer.Option(help="Where slipway serve listens.")] = "http://127.0.0.1:8080",
+    top: Annotated[int, typer.Option(help="Labels to show for each image.", min=1)] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Send images to a running server and show what they are."""
+    from dataclasses import asdict
+
+    from serving.client import Client
+
+    paths = _expand(images)
+    with Client(url) as client:
+        predictions = list(client.classify(paths))
+    if as_json:
+        typer.echo(json.dumps([asdict(prediction) for prediction in predictions], indent=1))
+    else:
+        _show(predictions, top)
+    if failed := sum(prediction.error is not None for prediction in predictions):
+        typer.echo(f"slipway: {failed} of {len(predictions)} images got no prediction", err=True)
+        raise typer.Exit(2)
+
+
+def _expand(paths: list[Path]) -> list[Path]:
+    """The files among `paths`, and the images below its folders in order of their names."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+            if not found:
+                raise ValueError(f"no images in {path}: wanted files that end in {', '.join(IMAGE_SUFFIXES)}")
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def _show(predictions: "list[Prediction]", top: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("label")
+    table.add_column("probability", no_wrap=True)
+    table.add_column("then", style="dim")
+    for prediction in predictions:
+        if prediction.error is not None:
+            table.add_row(escape(prediction.file), "[red]error[/]", f"[red]{escape(prediction.error)}[/]", "")
+            continue
+        best, *others = list(prediction.probabilities.items())[:top]
+        bar = "█" * round(best[1] * 20)
+        then = ", ".join(f"{label} {probability:.1%}" for label, probability in others)
+        table.add_row(escape(prediction.file), f"[bold]{escape(best[0])}[/]", f"{bar:<20} {best[1]:6.1%}", escape(then))
+    Console().print(table)

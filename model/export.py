@@ -1,0 +1,54 @@
+"""The trained weights as one ONNX file that takes bytes of pixels: uint8 (N, S, S, 3) to logits and embedding."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.network import Exported
+
+OPSET = 18
+
+
+def export_onnx(network: nn.Module, target: Path, *, size_px: int) -> float:
+    """The largest absolute difference of logits between `network` in torch and the file written to `target`.
+
+    Raises: RuntimeError when the file does not compute what the network does.
+    """
+    import onnx
+    from openvino import Core
+
+    module = Exported(network).eval()
+    rng = np.random.default_rng(0)
+    example = rng.integers(0, 256, (2, size_px, size_px, 3), dtype=np.uint8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".partial.{target.name}")
+    program = torch.onnx.export(
+        module,
+        (torch.from_numpy(example),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits", "embedding"],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    onnx.checker.check_model(proto)
+    temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(example))[0].numpy()
+    compiled = Core().compile_model(temporary, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    difference = float(np.abs(compiled(example)["logits"] - expected).max())
+    if difference > 1e-3 * max(1.0, float(np.abs(expected).max())):
+        raise RuntimeError(f"{target.name} differs from the trained network by {difference:.2g} in a logit")
+    temporary.replace(target)
+    return difference
+
+
+def write_preprocess(target: Path, *, size_px: int) -> None:
+    """The preprocessing as data: what an image goes through before the network, for training, evaluation and serving alike."""
+    target.write_text(json.dumps({"size_px": size_px, "resize_px": size_px, "colour": "RGB"}, indent=1) + "\n")

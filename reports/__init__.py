@@ -1,0 +1,1 @@
+"""Turns the measured JSON into figures and pages."""

@@ -1,0 +1,178 @@
+"""The queue in front of TorchServe: images wait here, and go to it several in one request, as soon as one of few slots is free.
+
+TorchServe batches only what waits in its own queue, and pays for each request in the JVM and in the worker protocol. Here a request of
+TorchServe carries what is fair: the images in the system divided by the slots. So a lone image goes at once and alone, a crowd goes in
+large frames, every slot is busy, and the queue is ours: bounded, with an answer for each image, and without those who left.
+"""
+
+import asyncio
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from serving.arena import Arena
+from serving.errors import error_body, unavailable
+from serving.handler import frames
+from serving.slot import Slot
+
+MAX_FRAME_BYTES = 8 << 20
+
+
+class Answer(NamedTuple):
+    """What one image got: an HTTP status and its JSON body."""
+
+    status: int
+    body: bytes
+
+
+class Job(NamedTuple):
+    """An image that waits, and who waits for it."""
+
+    image: bytes
+    answer: "asyncio.Future[Answer]"
+
+
+LOST = Answer(503, error_body(503, "WorkerLost", "the worker that had this image is gone: send it again"))
+LATE = Answer(503, error_body(503, "Timeout", "no answer from the worker within the time limit: send the image again"))
+
+
+class Batcher:
+    """Holds the queue. `submit` is the whole interface; `open` and `close` bound its life.
+
+    With `arenas`, a folder that the handler knows too, images go through shared memory there.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        model: str,
+        *,
+        slots: int,
+        max_batch: int,
+        max_pending: int,
+        timeout_s: float,
+        arenas: Path | None = None,
+    ) -> None:
+        self._max_batch, self._max_pending, self._timeout_s = max_batch, max_pending, timeout_s
+        self._pending: deque[Job] = deque()
+        self._idle: list[Slot] = []
+        self._slots = [
+            Slot(
+                socket_path,
+                model,
+                arena=Arena(arenas / f"arena-{number}") if arenas else None,
+                on_free=self._free,
+                on_lost=self._lost,
+            )
+            for number in range(slots)
+        ]
+        self._in_flight = 0
+
+    @property
+    def pending(self) -> int:
+        """Images that wait for a slot."""
+        return len(self._pending)
+
+    @property
+    def in_flight(self) -> int:
+        """Images that TorchServe has."""
+        return self._in_flight
+
+    async def open(self) -> None:
+        """Connect every slot; OSError when TorchServe does not listen yet."""
+        for slot in self._slots:
+            await slot.open()
+
+    async def close(self) -> None:
+        """Close every slot; what still waits is answered as lost."""
+        for slot in self._slots:
+            slot.close()
+        while self._pending:
+            _answer(self._pending.popleft(), LOST)
+
+    def submit(self, image: bytes) -> "asyncio.Future[Answer]":
+        """The answer of `image`, to be awaited; cancel it when nobody waits any more.
+
+        Raises: ApiError 503 Full when as many images wait as may.
+        """
+        self.admit(1)
+        job = Job(image, asyncio.get_running_loop().create_future())
+        self._pending.append(job)
+        if self._idle:
+            self._dispatch()
+        return job.answer
+
+    def admit(self, count: int) -> None:
+        """Do nothing when `count` more images may wait, else raise ApiError 503 Full."""
+        if len(self._pending) + count > self._max_pending:
+            self._pending = deque(job for job in self._pending if not job.answer.done())
+            if len(self._pending) + count > self._max_pending:
+                raise unavailable("Full", f"{len(self._pending)} images wait, {self._max_pending} may: send it again after a second")
+
+    def _dispatch(self) -> None:
+        while self._idle and self._pending:
+            jobs = self._take()
+            if not jobs:
+                return
+            self._in_flight += len(jobs)
+            alone = self._in_flight == 1 and not self._pending
+            slot = self._idle.pop()
+            timer = asyncio.get_running_loop().call_later(self._timeout_s, self._late, slot, jobs)
+            slot.send([job.image for job in jobs], partial(self._done, slot, jobs, timer), alone=alone)
+
+    def _take(self) -> list[Job]:
+        """The next jobs that go together: a fair share of the images in the system, bounded in number and bytes."""
+        share = min(self._max_batch, -(-(len(self._pending) + self._in_flight) // len(self._slots)))
+        jobs: list[Job] = []
+        size = 0
+        while self._pending and len(jobs) < share:
+            job = self._pending[0]
+            if not job.answer.done():
+                size += len(job.image)
+                if jobs and size > MAX_FRAME_BYTES:
+                    break
+                jobs.append(job)
+            self._pending.popleft()
+        return jobs
+
+    def _done(self, slot: Slot, jobs: list[Job], timer: asyncio.TimerHandle, status: int | Exception, body: bytes | bytearray) -> None:
+        timer.cancel()
+        self._in_flight -= len(jobs)
+        try:
+            answers = _answers(body, len(jobs)) if status == 200 else [LOST] * len(jobs)
+        except (ValueError, KeyError, IndexError):
+            answers = [LOST] * len(jobs)
+        for job, answer in zip(jobs, answers, strict=True):
+            _answer(job, answer)
+        if status == 200:
+            self._free(slot)
+        else:
+            slot.reset()  # TorchServe closes the connection after an error; the next batch must not meet that
+
+    def _late(self, slot: Slot, jobs: list[Job]) -> None:
+        for job in jobs:
+            _answer(job, LATE)
+        slot.reset()
+
+    def _free(self, slot: Slot) -> None:
+        self._idle.append(slot)
+        if self._pending:
+            self._dispatch()
+
+    def _lost(self, slot: Slot) -> None:
+        if slot in self._idle:
+            self._idle.remove(slot)
+
+
+def _answers(body: bytes | bytearray, count: int) -> list[Answer]:
+    meta, parts = frames.unpack(body)
+    statuses = meta["statuses"]
+    if len(statuses) != count or len(parts) != count:
+        raise ValueError(f"got {len(parts)} answers for {count} images")
+    return [Answer(status, bytes(part)) for status, part in zip(statuses, parts, strict=True)]
+
+
+def _answer(job: Job, answer: Answer) -> None:
+    if not job.answer.done():
+        job.answer.set_result(answer)

@@ -1,0 +1,115 @@
+"""What a TorchServe worker runs: images in, class probabilities out, one answer an image whatever its neighbours are.
+
+This package travels inside the archive as `handler` and imports nothing of Slipway but itself, so an archive behaves the
+same wherever it is loaded. OpenVINO and OpenCV are imported in `initialize`: the front door, which needs only `frames`,
+stays small.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from . import frames
+
+MAX_BATCH = 16  # images in one inference; larger requests are cut
+Answer = tuple[int, bytes]
+
+
+class Handler:
+    """TorchServe's contract: `initialize` once a worker, `handle` once a batch of requests, one result a request."""
+
+    def initialize(self, context: Any) -> None:
+        """Load, warm every batch size, and check the golden images; thread counts come from the environment.
+
+        Raises: RuntimeError when a golden image does not predict as recorded: such a worker must never become ready.
+        """
+        folder = Path(context.system_properties["model_dir"])
+        threads = int(os.environ.get("SLIPWAY_THREADS", "1"))
+        self.open(folder, threads=threads, lone_threads=int(os.environ.get("SLIPWAY_CPUS", threads)))
+
+    def open(self, folder: Path, *, threads: int, lone_threads: int) -> None:
+        """As `initialize`, for an unpacked archive in `folder` without TorchServe."""
+        import cv2
+
+        from .decode import Preprocess, decode
+        from .engine import Engine
+
+        cv2.setNumThreads(1)  # parallel over images, never within one
+        self.about = json.loads((folder / "slipway.json").read_text())
+        self.labels: list[str] = self.about["labels"]
+        self.quoted = [json.dumps(label) for label in self.labels]
+        self.to = Preprocess(**self.about["preprocess"], **self.about["limits"])
+        self.decode = decode
+        self.engine = Engine(folder / "model.onnx", threads=threads, lone_threads=lone_threads)
+        self.engine.warm(self.to.size_px, MAX_BATCH)
+        pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.map: Callable[..., Iterable[Any]] = pool.map if pool else map
+        self.check_golden(folder)
+
+    def check_golden(self, folder: Path) -> None:
+        """Nothing, when every golden image predicts as recorded.
+
+        Raises: RuntimeError with the image, what was recorded and what came out.
+        """
+        for golden in self.about["golden"]:
+            status, body = self.classify([(folder / golden["file"]).read_bytes()])[0][0]
+            got = json.loads(body)
+            wanted = dict(zip(self.labels, golden["probabilities"], strict=True))
+            error = max(abs(got.get(label, -1) - wanted[label]) for label in wanted) if status == 200 else 1.0
+            if error > self.about["golden_tolerance"]:
+                raise RuntimeError(
+                    f"golden image {golden['file']} predicts {got}, the archive recorded {wanted}: "
+                    f"off by {error:.3f}, allowed {self.about['golden_tolerance']}"
+                )
+
+    def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
+        """One result for each request: frames for frames, else the answer for its one image with its own status."""
+        bodies = [row.get("body") or row.get("data") or b"" for row in rows]
+        kinds = [context.get_request_header(index, "content-type") for index in range(len(rows))]
+        results = [b""] * len(rows)
+        plain = [index for index, kind in enumerate(kinds) if kind != frames.CONTENT_TYPE]
+        if plain:
+            answers, _ = self.classify([bodies[index] for index in plain])
+            for index, (status, body) in zip(plain, answers, strict=True):
+                context.set_response_content_type(index, "application/json")
+                if status != 200:
+                    context.set_response_status(status, "Bad image", index)
+                results[index] = body
+        for index in set(range(len(rows))) - set(plain):
+            meta, images = frames.unpack(bodies[index])
+            answers, seconds = self.classify(images, alone=meta.get("alone", False))
+            context.set_response_content_type(index, frames.CONTENT_TYPE)
+            results[index] = frames.pack({"statuses": [status for status, _ in answers], **seconds}, [body for _, body in answers])
+        return results
+
+    def classify(self, images: Sequence[bytes | memoryview], *, alone: bool = False) -> tuple[list[Answer], dict[str, float]]:
+        """A status and a JSON body for each image, in order, and the seconds spent in decoding and in inference."""
+        import numpy as np
+
+        started = time.perf_counter()
+        outcomes = list(self.map(self._decode, images))
+        decoded = time.perf_counter()
+        good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, tuple)]
+        for start in range(0, len(good), MAX_BATCH):
+            some = good[start : start + MAX_BATCH]
+            probabilities, _ = self.engine(np.stack([outcomes[index] for index in some]), alone=alone)
+            for index, row in zip(some, probabilities.tolist(), strict=True):
+                outcomes[index] = 200, self._answer(row)
+        return outcomes, {"decode_s": decoded - started, "inference_s": time.perf_counter() - decoded}
+
+    def _decode(self, image: bytes | memoryview) -> Any:
+        from .decode import BadImage
+
+        try:
+            return self.decode(image, self.to)
+        except BadImage as error:
+            body = {"code": error.status, "type": error.kind, "message": str(error)}
+            return error.status, json.dumps(body).encode()
+
+    def _answer(self, row: list[float]) -> bytes:
+        best = sorted(range(len(row)), key=row.__getitem__, reverse=True)
+        return ("{" + ",".join(f"{self.quoted[index]}:{row[index]:.6f}" for index in best) + "}").encode()

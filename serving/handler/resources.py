@@ -1,0 +1,26 @@
+"""How many CPUs this process may really use: the cgroup's quota and the affinity mask, not the node's cores."""
+
+import os
+from pathlib import Path
+
+
+def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """CPUs that this process may use, at least 0.1: the smaller of its affinity mask and its cgroup quota (v2 or v1).
+
+    Source: kernel documentation, cgroup-v2 `cpu.max` and the v1 CFS bandwidth files.
+    """
+    return max(0.1, min(float(len(os.sched_getaffinity(0))), _quota(cgroup)))
+
+
+def _quota(cgroup: Path) -> float:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return float("inf")
+    if quota in ("max", "-1"):
+        return float("inf")
+    return int(quota) / int(period)

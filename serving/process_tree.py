@@ -1,0 +1,185 @@
+"""The whole tree of `slipway serve`: TorchServe as a child, the front door in this process, their start and their end."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.batcher import MAX_FRAME_BYTES, Batcher
+from serving.plan import Plan
+from serving.readiness import Readiness
+from serving.served import Served
+from serving.torchserve import TorchServe
+from serving.torchserve_config import RESPONSE_TIMEOUT_S, STARTUP_TIMEOUT_S
+
+DRAIN_S = 30
+KEEP_ALIVE_S = 75
+
+
+class ServingFailed(RuntimeError):
+    """The tree broke down after it had been ready."""
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where the front door listens."""
+
+    host: str
+    port: int
+
+
+def bind(listen: Listen) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises: OSError in words when the port is taken or may not be used.
+    """
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((listen.host, listen.port))
+    except OSError as error:
+        sock.close()
+        raise OSError(f"cannot listen on {listen.host}:{listen.port} ({error.strerror}): choose another --port") from error
+    return sock
+
+
+def serve(
+    served: Served,
+    plan: Plan,
+    *,
+    sock: socket.socket,
+    stand_in: bool,
+    cache: Path | None,
+    on_ready: Callable[[], None],
+    say: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what is in flight and return.
+
+    `on_ready` is called once, `say` with each message for people. JVM class caches lie in the folder `cache`.
+
+    Raises: ValueError when the archive does not come up, with the worker's reason; ServingFailed when the tree broke down later.
+    """
+    torchserve = TorchServe(served, plan, max_frame_bytes=MAX_FRAME_BYTES, stand_in=stand_in, cache=cache)
+    in_order = False
+    try:
+        torchserve.start()
+        import uvloop  # after the JVM was started: what follows is done while it boots
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(torchserve, served, plan, sock=sock, on_ready=on_ready, say=say))
+        in_order = True
+        if torchserve.records:
+            say("recording what the JVM learned, once: the next start takes half the time")
+    finally:
+        torchserve.stop(in_order=in_order)
+
+
+async def _serve(
+    torchserve: TorchServe, served: Served, plan: Plan, *, sock: socket.socket, on_ready: Callable[[], None], say: Callable[[str], None]
+) -> None:
+    from uvicorn import Config, Server
+
+    from serving.connection import Connection
+    from serving.front_door import FrontDoor
+
+    class DoorServer(Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # ours are set below; uvicorn's would end this process by the signal, not with exit 0
+
+    batcher = Batcher(
+        torchserve.inference_socket,
+        served.name,
+        slots=plan.slots,
+        max_batch=plan.max_batch,
+        max_pending=plan.max_pending,
+        timeout_s=RESPONSE_TIMEOUT_S + 5,
+        arenas=torchserve.arenas if served.reads_arenas else None,
+    )
+    readiness = Readiness()
+    door = FrontDoor(served, batcher, readiness)
+    config = Config(
+        door,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+        backlog=1024,
+    )
+    server = DoorServer(config)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    http = asyncio.create_task(server.serve(sockets=[sock]))
+    child = asyncio.create_task(torchserve.follow(lambda line: say(f"torchserve: {line}") if readiness.open else None))
+
+    def ready() -> None:
+        on_ready()
+        loop.run_in_executor(None, door.load_rest)
+
+    watch = asyncio.create_task(_come_up(torchserve, batcher, readiness, served, plan, on_ready=ready))
+    asked = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((http, child, watch, asked), return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise _why(readiness, torchserve, child, watch)
+        watch.cancel()
+        readiness.drain("stopping")
+        server.should_exit = True
+        await http
+    finally:
+        for task in (child, watch, asked):
+            task.cancel()
+        await batcher.close()
+        server.should_exit = server.force_exit = True
+        await asyncio.gather(http, child, watch, asked, return_exceptions=True)
+
+
+async def _come_up(
+    torchserve: TorchServe, batcher: Batcher, readiness: Readiness, served: Served, plan: Plan, *, on_ready: Callable[[], None]
+) -> None:
+    """Wait for the workers, then for the first golden answers, then watch for ever.
+
+    Raises: ValueError when a worker died before the model was ever ready; TimeoutError; what `Readiness.watch` raises.
+    """
+    async with asyncio.timeout(STARTUP_TIMEOUT_S):
+        while True:
+            states = await torchserve.workers()
+            if len(states) == plan.workers and all(state == "READY" for state in states.values()):
+                break
+            if torchserve.log.loading_failed:
+                await asyncio.sleep(0.2)  # the rest of its last words
+                raise ValueError(f"the model was not loaded: {torchserve.log.reason()}")
+            await asyncio.sleep(0.04)
+        await batcher.open()
+    watch = asyncio.create_task(readiness.watch(torchserve.workers, batcher, served, wanted=plan.workers))
+    try:
+        while not readiness.ready and not watch.done():
+            await asyncio.sleep(0.005)
+        if readiness.ready:
+            on_ready()
+        await watch
+    finally:
+        watch.cancel()
+
+
+def _why(readiness: Readiness, torchserve: TorchServe, child: "asyncio.Task[int]", watch: "asyncio.Task[None]") -> Exception:
+    """Why the tree ended unasked, in words, with the line of the log that matters."""
+    failed = watch.exception() if watch.done() and not watch.cancelled() else None
+    if child.done():
+        what = f"TorchServe ended with exit code {child.result()}: {torchserve.log.reason()}"
+    elif isinstance(failed, TimeoutError):
+        what = f"the model was not loaded within {STARTUP_TIMEOUT_S} s: {torchserve.log.reason()}"
+    else:
+        what = str(failed) if failed else "the HTTP server ended"
+    came_up = readiness.open
+    readiness.close(what)
+    return ServingFailed(what) if came_up else ValueError(what)

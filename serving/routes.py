@@ -1,0 +1,171 @@
+"""Everything but predictions: readiness, health, lists, lineage, /v1/classify, OpenAPI. Errors have the one error body."""
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from serving.batcher import Answer, Batcher
+from serving.bodies import ClientGone, Part, images_of, read_body
+from serving.errors import ApiError, error_body, unavailable
+from serving.readiness import Readiness
+from serving.served import Served
+
+MAX_CLASSIFY_BYTES = 64 << 20
+DESCRIBED = "described here for /docs, answered by the front door before it comes here"
+IMAGE_BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
+FILES_BODY = {
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["files"],
+                "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+            }
+        },
+        **IMAGE_BODY["content"],  # type: ignore[dict-item]
+    },
+    "required": True,
+}
+
+
+class Problem(BaseModel):
+    """The one error body."""
+
+    code: int
+    type: str
+    message: str
+
+
+class Result(BaseModel):
+    """One image: its label and all probabilities, highest first, or why there are none."""
+
+    file: str
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    error: Problem | None = None
+
+
+class Classification(BaseModel):
+    """Results in the order of the files, and the archive they come from."""
+
+    model: str
+    version: str
+    digest: str
+    results: list[Result]
+
+
+def make_app(served: Served, batcher: Batcher, readiness: Readiness) -> FastAPI:
+    """The FastAPI application for one archive."""
+    app = FastAPI(
+        title="Slipway",
+        version=served.version,
+        description=f"Model **{served.name}** {served.version}, archive sha256 `{served.digest}`.",
+        responses={code: {"model": Problem} for code in (400, 404, 413, 415, 503)},
+        redoc_url=None,
+    )
+    _add_error_handlers(app)
+    _add_state_routes(app, served)
+    _add_image_routes(app, served, batcher, readiness)
+    return app
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def on_api_error(_: Request, error: ApiError) -> Response:
+        return Response(error.body, error.status, error.headers, "application/json")
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HttpError")
+        wanted = f"wanted {error.headers['Allow']}" if error.headers and "Allow" in error.headers else "see /docs"
+        message = f"got {request.method} {request.url.path}: {error.detail}; {wanted}"
+        return Response(error_body(error.status_code, kind, message), error.status_code, error.headers, "application/json")
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_: Request, error: RequestValidationError) -> Response:
+        message = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        return Response(error_body(422, "InvalidRequest", message), 422, media_type="application/json")
+
+    @app.exception_handler(Exception)
+    async def on_fault(_: Request, error: Exception) -> Response:
+        return Response(error_body(500, "Internal", f"our fault ({type(error).__name__}); see the log"), 500, media_type="application/json")
+
+
+def _add_state_routes(app: FastAPI, served: Served) -> None:
+    @app.get("/readyz", tags=["state"], summary="200 only while predictions are right", responses={503: {"model": Problem}})
+    @app.get("/healthz", tags=["state"], summary="200 while this process runs")
+    @app.get("/ping", tags=["TorchServe"], summary="As TorchServe's, but Healthy only while predictions are right")
+    async def probe() -> dict[str, str]:
+        raise NotImplementedError(DESCRIBED)
+
+    @app.get("/models", tags=["TorchServe"], summary="The one model, as TorchServe lists it")
+    async def models() -> dict[str, list[dict[str, str]]]:
+        return {"models": [{"modelName": served.name, "modelUrl": f"{served.name}.mar"}]}
+
+    @app.get("/info", tags=["state"], summary="What is served and where it comes from")
+    async def info() -> dict[str, Any]:
+        about = {key: value for key, value in served.about.items() if key not in ("golden", "golden_tolerance", "format")}
+        return {"digest": served.digest, **about}
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(f'<!doctype html><title>Slipway</title><p>Slipway serves {served.name}: <a href="/docs">its API</a>.')
+
+
+def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness: Readiness) -> None:
+    @app.post(
+        "/predictions/{model}",
+        tags=["TorchServe"],
+        summary="Classify one image; label to probability, highest first",
+        openapi_extra={"requestBody": IMAGE_BODY},
+    )
+    async def predictions(model: Annotated[str, Path(examples=[served.name])]) -> dict[str, float]:
+        raise NotImplementedError(DESCRIBED)
+
+    @app.post(
+        "/v1/classify",
+        tags=["classify"],
+        summary="Classify one image or many; an error of one image is its own",
+        openapi_extra={"requestBody": FILES_BODY},
+        response_model=Classification,
+        response_model_exclude_none=True,
+    )
+    async def classify(request: Request) -> Any:
+        if not readiness.open:
+            raise unavailable("NotReady", readiness.reason)
+        length = request.headers.get("content-length")
+        try:
+            body = await read_body(request.receive, int(length) if length else None, MAX_CLASSIFY_BYTES)
+        except ClientGone:
+            return Response()
+        parts = images_of(request.headers.get("content-type", "").encode("latin-1"), body, fields=("files", "file", "data"))
+        batcher.admit(len(parts))
+        answers = await asyncio.gather(*(_answer(part, batcher, served.max_image_bytes) for part in parts))
+        if len(answers) == 1 and answers[0].status != 200:
+            retry = {"retry-after": "1"} if answers[0].status == 503 else None
+            return Response(answers[0].body, answers[0].status, retry, "application/json")
+        results = [_result(part, answer) for part, answer in zip(parts, answers, strict=True)]
+        worst = max(answer.status for answer in answers) if all(answer.status != 200 for answer in answers) else 200
+        content = Classification(model=served.name, version=served.version, digest=served.digest, results=results)
+        return JSONResponse(content.model_dump(exclude_none=True), worst)
+
+
+async def _answer(part: Part, batcher: Batcher, limit: int) -> Answer:
+    if len(part.data) > limit:
+        return Answer(413, error_body(413, "TooLarge", f"got {len(part.data)} bytes, at most {limit} are allowed: send a smaller image"))
+    return await batcher.submit(part.data)
+
+
+def _result(part: Part, answer: Answer) -> Result:
+    content = json.loads(answer.body)
+    if answer.status != 200:
+        return Result(file=part.filename, error=Problem(**content))
+    label = max(content, key=content.__getitem__)
+    return Result(file=part.filename, label=label, probability=content[label], probabilities=content)

@@ -1,0 +1,74 @@
+"""Fixtures shared by tests: a tiny but real archive."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LABELS = ["blue", "green", "red"]
+
+
+def picture(red: int, green: int, blue: int, *, size_px: int = 48, kind: str = "JPEG") -> bytes:
+    """An image file of one colour."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (size_px, size_px), (red, green, blue)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def colour_network() -> bytes:
+    """An ONNX network (N, 32, 32, 3) uint8 to logits (N, 3) and embedding (N, 3): which of blue, green, red there is most of."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], np.float32) * 0.02
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["embedding"], keepdims=0),
+        helper.make_node("MatMul", ["embedding", "weights"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 32, 32, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("logits", "embedding")],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([1, 2], np.int64), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    return model.SerializeToString()
+
+
+def write_colours(target: Path, **changes: Any) -> Path:
+    """An archive whose classes are colours; `changes` replace keys of its slipway.json."""
+    from math import exp
+
+    from serving.archive import write
+
+    red, others = exp(0.02 * 255), 2.0
+    about = {
+        "format": 1,
+        "name": "colours",
+        "version": "1.0",
+        "labels": LABELS,
+        "preprocess": {"size_px": 32, "resize_px": 32},
+        "limits": {"max_image_bytes": 200_000, "max_pixels": 1_000_000},
+        "variant": "fp32",
+        "golden": [{"file": "golden/0.jpg", "probabilities": [1 / (red + others), 1 / (red + others), red / (red + others)]}],
+        "golden_tolerance": 0.03,
+        "lineage": {"commit": "0123abc"},
+        "gate": {},
+    }
+    write(
+        target, about=json.loads(json.dumps(about | changes)), members={"model.onnx": colour_network(), "golden/0.jpg": picture(255, 0, 0)}
+    )
+    return target
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny but real archive: three classes of colour, one golden image."""
+    return write_colours(tmp_path_factory.mktemp("archive") / "colours.mar")
