@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from cli.served_path import decode_for, predict
+from cli.served_path import decode_for, predict, predict_without_vnni
 from model.evaluate import HELD_OUT, evaluate, latency, write_predictions
 from model.shards import read_bytes, read_index
 from serving.handler.engine import Engine
 
 
 def evaluate_run(folder: Path, trained: dict[str, Any], *, bins: int, latency_repeats: int) -> dict[str, Any]:
-    """The report of `model.evaluate` for reference, fp32 and int8, with latency; predictions are written beside it."""
+    """The report of `model.evaluate` for reference, fp32, int8 and int8 without VNNI, with latency; predictions are written beside it."""
     data, size_px, labels = folder / "data", trained["size_px"], trained["labels"]
     records = [record for record in read_index(data) if record.split in HELD_OUT]
     contents = [read_bytes(data, record) for record in records]
@@ -21,6 +21,7 @@ def evaluate_run(folder: Path, trained: dict[str, Any], *, bins: int, latency_re
     files = {"fp32": folder / "export" / "model.onnx", "int8": folder / "export" / "model.int8.onnx"}
     probabilities = {"reference": _reference(folder, trained, contents)}
     probabilities |= {variant: predict(path, inputs)[0] for variant, path in files.items()}
+    probabilities["int8-avx2"] = predict_without_vnni(files["int8"], inputs)
     for variant, rows in probabilities.items():
         write_predictions(folder / "evaluate" / f"predictions-{variant}.csv", rows, records, labels)
     engines = {variant: Engine(path, threads=1, lone_threads=1) for variant, path in files.items()}

@@ -100,7 +100,10 @@ def evaluate(name: Name = "demo", overrides: Overrides = None, as_json: AsJson =
     report = evaluate_run(BUILD / name, trained, **section("evaluate", evaluate_run, run=name, overrides=overrides or ()))
     _write(target / "evaluation.json", report)
     confusion(report["variants"]["int8"]["confusion"], trained["labels"], target / "confusion.svg")
-    reliability({variant: row["calibration"] for variant, row in report["variants"].items()}, target / "reliability.svg")
+    reliability(
+        {variant: row["calibration"] for variant, row in report["variants"].items() if variant in ("fp32", "int8")},
+        target / "reliability.svg",
+    )
     if as_json:
         return typer.echo(json.dumps(report))
     table = Table("variant", "top-1", "95 % interval", "macro-F1", "worst recall", "ECE", "ms an image", title=f"{name}, test split")

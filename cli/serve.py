@@ -63,19 +63,19 @@ def _cache_folder() -> Path:
 
 def _greet(served: "Served", plan: "Plan", url: str) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
+    lines = [
+        ("model", f"{served.name} {served.version}, {len(served.labels)} classes, {served.about['variant']}"),
+        ("archive", f"{served.path} (sha256 {served.short_digest})"),
+        *(("" if number else "plan", reason) for number, reason in enumerate(plan.reasons)),
+        ("ready at", f"{url} (API: {url}/docs)"),
+        ("try", f"curl --data-binary @image.jpg {url}/predictions/{served.name}"),
+        ("stop", "Ctrl-C"),
+    ]
     console = Console(soft_wrap=True, highlight=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_row("model", f"{served.name} {served.version} ({len(served.labels)} classes, {served.about.get('variant', '?')})")
-    table.add_row("archive", f"sha256 {served.short_digest}")
-    for number, reason in enumerate(plan.reasons):
-        table.add_row("" if number else "plan", reason)
-    table.add_row("ready at", f"[link={url}]{url}[/link]   (API: {url}/docs)")
-    table.add_row("try", f"curl --data-binary @image.jpg {url}/predictions/{served.name}")
-    table.add_row("stop", "Ctrl-C")
-    console.print(table)
+    for key, text in lines:
+        console.print(f"[bold]{key:<9}[/]{escape(text)}")
 
 
 def predict(

@@ -25,6 +25,7 @@ def judge(
     max_int8_drop: float,
     max_int8_class_drop: float,
     min_int8_agreement: float,
+    min_portable_agreement: float,
     max_int8_latency_ratio: float,
 ) -> dict[str, Any]:
     """The verdict on an evaluation report: {"passed", "variant", "reason", "quantisation": [rules], "accuracy": [rules]}.
@@ -36,11 +37,15 @@ def judge(
     """
     fp32, int8 = report["variants"]["fp32"], report["variants"]["int8"]
     times = report["latency"]["median_ms"]
-    class_drop = max(fp32["recall"][label] - int8["recall"][label] for label in fp32["recall"])
+    before, after = fp32["held_out"], int8["held_out"]
+    class_drop = max(before["recall"][label] - after["recall"][label] for label in before["recall"])
     quantisation = [
-        _at_most("INT8 top-1 drop", fp32["top1"] - int8["top1"], max_int8_drop),
+        _at_most("INT8 top-1 drop", before["top1"] - after["top1"], max_int8_drop),
         _at_most("INT8 worst drop of one class's recall", class_drop, max_int8_class_drop),
         _at_least("INT8 agreement with fp32", report["agreement"]["fp32/int8"]["same_top1"], min_int8_agreement),
+        _at_least(
+            "INT8 agreement of CPUs with and without VNNI", report["agreement"]["int8/int8-avx2"]["same_top1"], min_portable_agreement
+        ),
         _at_most("INT8 time of fp32's", times["int8"] / times["fp32"], max_int8_latency_ratio),
     ]
     failed = [rule for rule in quantisation if not rule.passed]

@@ -7,6 +7,7 @@ large frames, every slot is busy, and the queue is ours: bounded, with an answer
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,7 @@ LATE = Answer(503, error_body(503, "Timeout", "no answer from the worker within 
 class Batcher:
     """Holds the queue. `submit` is the whole interface; `open` and `close` bound its life.
 
-    With `arenas`, a folder that the handler knows too, images go through shared memory there.
+    With `arenas`, a folder that the handler knows too, images go through shared memory there. `on_loss` is called for each lost batch.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Batcher:
         max_pending: int,
         timeout_s: float,
         arenas: Path | None = None,
+        on_loss: Callable[[], None] = lambda: None,
     ) -> None:
         self._max_batch, self._max_pending, self._timeout_s = max_batch, max_pending, timeout_s
+        self._on_loss = on_loss
         self._pending: deque[Job] = deque()
         self._idle: list[Slot] = []
         self._slots = [
@@ -148,6 +151,7 @@ class Batcher:
         if status == 200:
             self._free(slot)
         else:
+            self._on_loss()
             slot.reset()  # TorchServe closes the connection after an error; the next batch must not meet that
 
     def _late(self, slot: Slot, jobs: list[Job]) -> None:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with one thing more: when the client leaves, what it waited for is cancelled.
+"""uvicorn's HTTP protocol, with three things more: a client that leaves is noticed, slow headers and bad ones are answered by us.
 
 ASGI tells an application that its client left only when it asks, and asking costs a task for each request.
 """
@@ -8,21 +8,51 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.errors import error_body
+
+HEADERS_TIMEOUT_S = 30.0
+
 
 class Connection(HttpToolsProtocol):
-    """One connection of a client. Finds itself in each request's scope as `slipway.connection`."""
+    """One connection of a client. Finds itself in each request's scope as `slipway.connection`; cancels `awaited` when it is lost."""
 
     awaited: "asyncio.Future[Any] | None" = None
     gone = False
+    _headers_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request. Called by the transport."""
+        super().connection_made(transport)
+        self._headers_timer = self.loop.call_later(HEADERS_TIMEOUT_S, transport.close)
 
     def on_message_begin(self) -> None:
         """Put this connection into the scope. Called by the parser."""
         super().on_message_begin()
         self.scope["slipway.connection"] = self  # type: ignore[typeddict-unknown-key]
+        if self._headers_timer is None:
+            self._headers_timer = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        """Start the request. Called by the parser."""
+        self._stop_timer()
+        super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what the client waited for. Called by the transport."""
+        self._stop_timer()
         super().connection_lost(exc)
         self.gone = True
         if self.awaited is not None:
             self.awaited.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with the one error body. Called by uvicorn."""
+        body = error_body(400, "BadRequest", f"{msg} Wanted HTTP/1.1")
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(head % len(body) + body)
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None

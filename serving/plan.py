@@ -33,7 +33,6 @@ def make_plan(cpus: float, *, workers: int | None = None, threads: int | None = 
     n_workers = workers or min(whole, MAX_WORKERS)
     n_threads = threads or max(1, whole // n_workers)
     slots = n_workers + 1
-    limit = f"limit of {cpus:g} CPUs"
     return Plan(
         workers=n_workers,
         threads_per_worker=n_threads,
@@ -42,11 +41,14 @@ def make_plan(cpus: float, *, workers: int | None = None, threads: int | None = 
         max_batch=MAX_BATCH,
         max_pending=PENDING_PER_CPU * whole,
         reasons=(
-            f"{n_workers} worker{'s' * (n_workers > 1)}: "
-            + ("as asked" if workers else f"one a CPU, at most {MAX_WORKERS} ({limit}); each costs memory"),
-            f"{n_threads} thread{'s' * (n_threads > 1)} a worker: " + ("as asked" if threads else "the CPUs shared by the workers"),
-            f"{whole} thread{'s' * (whole > 1)} for an image that is alone: nothing else needs the CPUs then",
-            f"{slots} batches in flight: one a worker, and one that waits so that no worker does",
-            f"at most {PENDING_PER_CPU * whole} images waiting: {PENDING_PER_CPU} a CPU; the next one is answered 503 at once",
+            f"{_count(n_workers, 'worker')}, {'as asked' if workers else f'one a CPU (limit {cpus:g}), at most {MAX_WORKERS}'}",
+            f"{_count(n_threads, 'thread')} a worker, {'as asked' if threads else 'the CPUs shared out'}",
+            f"{_count(whole, 'thread')} for an image that is alone: nothing else needs the CPUs then",
+            f"{slots} batches on their way: one a worker, and one that waits so that no worker does",
+            f"{PENDING_PER_CPU * whole} images may wait, {PENDING_PER_CPU} a CPU; the next is answered 503 at once",
         ),
     )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number > 1)}"

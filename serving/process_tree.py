@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.batcher import MAX_FRAME_BYTES, Batcher
 from serving.plan import Plan
@@ -14,6 +15,11 @@ from serving.readiness import Readiness
 from serving.served import Served
 from serving.torchserve import TorchServe
 from serving.torchserve_config import RESPONSE_TIMEOUT_S, STARTUP_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+    from serving.front_door import FrontDoor
 
 DRAIN_S = 30
 KEEP_ALIVE_S = 75
@@ -64,33 +70,24 @@ def serve(
     Raises: ValueError when the archive does not come up, with the worker's reason; ServingFailed when the tree broke down later.
     """
     torchserve = TorchServe(served, plan, max_frame_bytes=MAX_FRAME_BYTES, stand_in=stand_in, cache=cache)
-    in_order = False
     try:
         torchserve.start()
         import uvloop  # after the JVM was started: what follows is done while it boots
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(torchserve, served, plan, sock=sock, on_ready=on_ready, say=say))
-        in_order = True
-        if torchserve.records:
-            say("recording what the JVM learned, once: the next start takes half the time")
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # a second signal: no patience left
     finally:
-        torchserve.stop(in_order=in_order)
+        torchserve.stop()
 
 
 async def _serve(
     torchserve: TorchServe, served: Served, plan: Plan, *, sock: socket.socket, on_ready: Callable[[], None], say: Callable[[str], None]
 ) -> None:
-    from uvicorn import Config, Server
-
-    from serving.connection import Connection
     from serving.front_door import FrontDoor
 
-    class DoorServer(Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # ours are set below; uvicorn's would end this process by the signal, not with exit 0
-
+    readiness = Readiness()
     batcher = Batcher(
         torchserve.inference_socket,
         served.name,
@@ -99,9 +96,49 @@ async def _serve(
         max_pending=plan.max_pending,
         timeout_s=RESPONSE_TIMEOUT_S + 5,
         arenas=torchserve.arenas if served.reads_arenas else None,
+        on_loss=readiness.look_now,
     )
-    readiness = Readiness()
     door = FrontDoor(served, batcher, readiness)
+    server = _http_server(door)
+
+    def ready() -> None:
+        on_ready()
+        asyncio.get_running_loop().run_in_executor(None, door.load_rest)
+
+    http = asyncio.create_task(server.serve(sockets=[sock]))
+    child = asyncio.create_task(torchserve.follow(lambda line: say(f"torchserve: {line}") if readiness.open else None))
+    watch = asyncio.create_task(_come_up(torchserve, batcher, readiness, served, plan, on_ready=ready))
+    asked = asyncio.create_task(_asked_to_stop(asyncio.current_task()))
+    try:
+        await asyncio.wait((http, child, watch, asked), return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise _why(readiness, torchserve, child, watch)
+        watch.cancel()
+        readiness.drain("stopping")
+        server.should_exit = True
+        await http
+        readiness.close("stopped")
+        if torchserve.records:
+            say("stopped; recording once what the JVM learned, so that the next start takes half the time")
+            await torchserve.record(child)
+    finally:
+        for task in (child, watch, asked):
+            task.cancel()
+        await batcher.close()
+        server.should_exit = server.force_exit = True
+        await asyncio.gather(http, child, watch, asked, return_exceptions=True)
+
+
+def _http_server(door: "FrontDoor") -> "Server":
+    from uvicorn import Config, Server
+
+    from serving.connection import Connection
+
+    class DoorServer(Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # ours are in _asked_to_stop; uvicorn's would end this process by the signal, not with exit 0
+
     config = Config(
         door,
         http=Connection,
@@ -114,33 +151,21 @@ async def _serve(
         timeout_graceful_shutdown=DRAIN_S,
         backlog=1024,
     )
-    server = DoorServer(config)
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    return DoorServer(config)
+
+
+async def _asked_to_stop(tree: "asyncio.Task[None] | None") -> None:
+    """Return at the first SIGINT or SIGTERM; the second one cancels `tree`."""
+    loop, first = asyncio.get_running_loop(), asyncio.Event()
+
+    def on_signal() -> None:
+        if first.is_set() and tree is not None:
+            tree.cancel()
+        first.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    http = asyncio.create_task(server.serve(sockets=[sock]))
-    child = asyncio.create_task(torchserve.follow(lambda line: say(f"torchserve: {line}") if readiness.open else None))
-
-    def ready() -> None:
-        on_ready()
-        loop.run_in_executor(None, door.load_rest)
-
-    watch = asyncio.create_task(_come_up(torchserve, batcher, readiness, served, plan, on_ready=ready))
-    asked = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((http, child, watch, asked), return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
-            raise _why(readiness, torchserve, child, watch)
-        watch.cancel()
-        readiness.drain("stopping")
-        server.should_exit = True
-        await http
-    finally:
-        for task in (child, watch, asked):
-            task.cancel()
-        await batcher.close()
-        server.should_exit = server.force_exit = True
-        await asyncio.gather(http, child, watch, asked, return_exceptions=True)
+        loop.add_signal_handler(number, on_signal)
+    await first.wait()
 
 
 async def _come_up(

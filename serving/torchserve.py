@@ -140,20 +140,25 @@ class TorchServe:
 
     @property
     def records(self) -> bool:
-        """Whether an orderly end would leave a class cache for the next start."""
+        """Whether an end in order would leave a class cache for the next start."""
         return self._record_to is not None
 
-    def stop(self, *, in_order: bool = False) -> None:
-        """End the JVM with its workers and remove the private folder; `in_order` lets it record its class cache, for some seconds.
+    async def record(self, followed: "asyncio.Task[int]") -> None:
+        """Let the JVM end in order and keep its class cache; takes some seconds. `followed` is the task of `follow`."""
+        assert self._process is not None and self._record_to is not None
+        self._process.terminate()
+        with contextlib.suppress(TimeoutError, OSError):
+            await asyncio.wait_for(followed, RECORD_TIMEOUT_S)
+            partial = self._record_to.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(self.folder / "classes", partial)
+            partial.replace(self._record_to)
+
+    def stop(self) -> None:
+        """Kill the JVM with its workers and remove the private folders.
 
         Nothing may be in flight any more: then a kill leaves nothing behind that TorchServe's own stop, which takes 2.5 s, would not.
         """
         if self._process is not None:
-            if in_order and self._record_to is not None:
-                self._process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(RECORD_TIMEOUT_S)
-                    shutil.move(self.folder / "classes", self._record_to)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -8,15 +8,24 @@ converted, transparent pixels lie on white, of an animation the first frame coun
 import io
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-OTHERS = {b"%PDF": "PDF", b"<svg": "SVG", b"<?xml": "XML", b"8BPS": "Photoshop", b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip"}
+from .resize import Pixels, centre_square, centre_square_of
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+OTHERS = {
+    b"%PDF": "PDF",
+    b"<": "SVG, XML or HTML",
+    b"8BPS": "Photoshop",
+    b"PK\x03\x04": "zip",
+    b"\x1f\x8b": "gzip",
+    b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\0\0\0\x0cJXL": "JPEG XL",
+}
 ORIENTATION = 0x0112  # EXIF tag (CIPA DC-008)
+MAX_SCANS = 100  # of a progressive JPEG: each costs a pass over all pixels, and 64 bytes can be one; encoders write about ten
 
 
 class BadImage(ValueError):
@@ -37,61 +46,67 @@ class Preprocess:
     max_pixels: int
 
 
-def decode(data: bytes | memoryview, to: Preprocess) -> npt.NDArray[np.uint8]:
+def decode(data: bytes | bytearray | memoryview, to: Preprocess) -> Pixels:
     """The image in `data` as uint8 (size_px, size_px, 3) RGB.
 
     Raises: BadImage 400 when it is no image or is cut, 413 when it has too many bytes or pixels, 415 for another format.
     """
-    if not data:
+    content = bytes(data)
+    if not content:
         raise BadImage(400, "NotAnImage", "got 0 bytes, wanted the bytes of an image file as the body")
-    if len(data) > to.max_image_bytes:
-        raise BadImage(413, "TooLarge", f"got {len(data)} bytes, the limit is {to.max_image_bytes}: send a smaller image")
-    if bytes(data[:3]) == b"\xff\xd8\xff" and (fast := _decode_jpeg(data, to)) is not None:
-        return fast
-    return _decode_any(data, to)
+    if len(content) > to.max_image_bytes:
+        raise BadImage(413, "TooLarge", f"got {len(content)} bytes, the limit is {to.max_image_bytes}: send a smaller image")
+    if content.startswith(b"\xff\xd8\xff"):
+        if (scans := content.count(b"\xff\xda")) > MAX_SCANS:
+            raise BadImage(413, "TooLarge", f"got a JPEG of {scans} scans, the limit is {MAX_SCANS}: save the image again")
+        if (fast := _decode_jpeg(content, to)) is not None:
+            return fast
+    return _decode_any(content, to)
 
 
-def _decode_jpeg(data: bytes | memoryview, to: Preprocess) -> npt.NDArray[np.uint8] | None:
-    """The image, or None when it wants Pillow's care: CMYK, a rotation, or anything that libjpeg-turbo complains of."""
+def _decode_jpeg(content: bytes, to: Preprocess) -> Pixels | None:
+    """The image, or None when it wants Pillow's care: CMYK, or anything that libjpeg-turbo complains of."""
     try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
+        _check_pixels(width, height, to)
+        if colorspace not in ("YCbCr", "Gray", "RGB"):
+            return None
+        colours = "GRAY" if colorspace == "Gray" else "RGB"
+        pixels = simplejpeg.decode_jpeg(content, colours, min_height=to.resize_px, min_width=to.resize_px)
+    except BadImage:
+        raise
     except ValueError:
         return None
-    _check_pixels(width, height, to)
-    if colorspace not in ("YCbCr", "Gray", "RGB") or (bytes(data[:4096]).find(b"Exif\0\0") >= 0 and _orientation(data) > 1):
-        return None
-    try:
-        pixels = simplejpeg.decode_jpeg(data, "GRAY" if colorspace == "Gray" else "RGB", min_height=to.resize_px, min_width=to.resize_px)
-    except ValueError:
-        return None
+    rotated = b"Exif\0\0" in content or b"tiff:Orientation" in content
     scale = round(8 * len(pixels) / height) / 8  # libjpeg-turbo scales by eighths and rounds the sizes up
-    return _crop_resize(pixels, width * scale, height * scale, to)
+    square = centre_square(pixels, width * scale, height * scale, size_px=to.size_px, resize_px=to.resize_px)
+    return _upright(square, _orientation(_open(content)) if rotated else 1)
 
 
-def _orientation(data: bytes | memoryview) -> int:
+def _decode_any(content: bytes, to: Preprocess) -> Pixels:
     try:
-        return int(Image.open(io.BytesIO(data)).getexif().get(ORIENTATION, 1))
-    except Exception:  # a broken EXIF block must not cost the image
-        return 1
-
-
-def _decode_any(data: bytes | memoryview, to: Preprocess) -> npt.NDArray[np.uint8]:
-    Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before any pixel is decoded
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise _not_an_image(data) from None
+        image = _open(content)
+    except UnidentifiedImageError:
+        raise _not_an_image(content) from None
     except Exception as error:
         raise BadImage(400, "NotAnImage", f"the image's header cannot be read ({error}): check the file") from None
-    _check_pixels(*image.size, to)
+    width, height = image.size
+    _check_pixels(width, height, to)
     try:
-        return _shrink(_to_rgb(_upright(image)), to)
+        image.load()
+        rgb = _to_rgb(image)
+        return _upright(centre_square_of(rgb, *rgb.size, size_px=to.size_px, resize_px=to.resize_px), _orientation(image))
     except BadImage:
         raise
     except MemoryError:
-        raise BadImage(413, "TooLarge", f"an image of {image.size[0]} x {image.size[1]} pixels does not fit in memory") from None
+        raise BadImage(413, "TooLarge", f"an image of {width} x {height} pixels does not fit in memory") from None
     except Exception as error:  # Pillow's decoders raise many kinds; each of them means that this image is broken
         raise BadImage(400, "TruncatedImage", f"the {image.format} image cannot be decoded ({error}): check the file") from None
+
+
+def _open(content: bytes) -> Image.Image:
+    Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before any pixel is decoded
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def _check_pixels(width: int, height: int, to: Preprocess) -> None:
@@ -101,60 +116,40 @@ def _check_pixels(width: int, height: int, to: Preprocess) -> None:
         raise BadImage(400, "NotAnImage", f"got an image of {width} x {height} pixels")
 
 
-def _not_an_image(data: bytes | memoryview) -> BadImage:
-    head = bytes(data[:64])
-    name = next((name for magic, name in OTHERS.items() if head.lstrip().startswith(magic)), None)
+def _not_an_image(content: bytes) -> BadImage:
+    head = content[:64]
+    name = next((name for magic, name in OTHERS.items() if head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(magic)), None)
     if head[4:8] == b"ftyp":
         name = "HEIF, AVIF or video"
     if name:
         return BadImage(415, "UnsupportedFormat", f"got {name} data, wanted one of {', '.join(FORMATS)}")
-    return BadImage(400, "NotAnImage", f"got {len(data)} bytes that are no image, wanted one of {', '.join(FORMATS)}")
+    return BadImage(400, "NotAnImage", f"got {len(content)} bytes that are no image, wanted one of {', '.join(FORMATS)}")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     try:
-        return ImageOps.exif_transpose(image)
+        return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # a broken EXIF block must not cost the image
-        return image
+        return 1
+
+
+def _upright(square: Pixels, orientation: int) -> Pixels:
+    """`square` (S, S, 3) as it is meant to be seen: from 5 on the axes are swapped, then rows or columns may run backwards."""
+    if orientation in (5, 6, 7, 8):
+        square = square.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        square = square[::-1]
+    if orientation in (2, 3, 6, 7):
+        square = square[:, ::-1]
+    return np.ascontiguousarray(square)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel, in Pillow's several spellings
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode == "F":
-        raise BadImage(415, "UnsupportedFormat", "got floating-point pixels, wanted 8 or 16 bits a channel")
+    if image.mode in ("F", "LAB"):
+        raise BadImage(415, "UnsupportedFormat", f"got pixels of kind {image.mode}, wanted grey, RGB or CMYK of 8 or 16 bits a channel")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def _shrink(image: Image.Image, to: Preprocess) -> npt.NDArray[np.uint8]:
-    """(S, S, 3) of an image of any size: Pillow's exact averaging down to twice the size wanted, then as for JPEG."""
-    width, height = image.size
-    factor = max(1, min(width, height) // (2 * to.resize_px))
-    if factor > 1:
-        image = image.reduce(factor)
-    return _crop_resize(np.asarray(image), width / factor, height / factor, to)
-
-
-def _crop_resize(pixels: npt.NDArray[np.uint8], width: float, height: float, to: Preprocess) -> npt.NDArray[np.uint8]:
-    """(S, S, 3): the centre square of `pixels` (H, W) or (H, W, 3), whose picture covers `width` x `height`, resized with antialiasing.
-
-    torchvision's antialiased bilinear filter is a triangle of half-width `step` (variance step^2 / 6); bilinear sampling is
-    one of half-width 1, so a blur of variance (step^2 - 1) / 6 before it comes close at a fraction of the cost.
-    """
-    step = min(width, height) / to.resize_px  # source pixels for each pixel wanted
-    if step > 1:
-        side = (step * step - 1) / 12  # a kernel (a, 1 - 2a, a) has variance 2a
-        kernel = np.array([side, 1 - 2 * side, side], np.float32)
-        pixels = cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
-    size = (to.size_px, to.size_px)
-    if pixels.shape[:2] == (height, width) and height == width and to.size_px == to.resize_px:
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
-    else:
-        left, top = (width - to.size_px * step) / 2, (height - to.size_px * step) / 2
-        sample = np.array([[step, 0, left + step / 2 - 0.5], [0, step, top + step / 2 - 0.5]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        pixels = cv2.warpAffine(pixels, sample, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)

@@ -35,4 +35,7 @@ def unpack(body: bytes | bytearray | memoryview) -> tuple[dict[str, Any], list[m
     for length in lengths:
         parts.append(view[start : start + length])
         start += length
-    return json.loads(bytes(parts[0])), parts[1:]
+    meta = json.loads(bytes(parts[0]))
+    if not isinstance(meta, dict):
+        raise ValueError("got frames whose meta is no JSON object")
+    return meta, parts[1:]

@@ -1,0 +1,64 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: demo model test lint lock clean help
+
+BIN := .venv/bin
+SLIPWAY := $(BIN)/slipway
+
+# What follows the data, in order; dvc.yaml runs the same commands.
+define from_data_to_archive
+	$(SLIPWAY) train --name '$(1)'
+	$(SLIPWAY) export --name '$(1)'
+	$(SLIPWAY) quantise --name '$(1)'
+	$(SLIPWAY) evaluate --name '$(1)'
+	$(SLIPWAY) gate --name '$(1)'
+	$(SLIPWAY) package --name '$(1)'
+	$(SLIPWAY) try --name '$(1)'
+endef
+
+define compile
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--extra $(1) $(2) --output-file requirements/$(1).lock $(ARGS)
+endef
+
+demo: .venv/.train-installed ## The whole job on drawn images: data to archive, served and asked
+	$(SLIPWAY) data synth --name demo
+	$(call from_data_to_archive,demo)
+
+model: .venv/.train-installed ## The same on yours: make model DATA=FOLDER_OR_ARCHIVE NAME=steel
+	$(SLIPWAY) data import '$(DATA)' --name '$(NAME)'
+	$(call from_data_to_archive,$(NAME))
+
+test: .venv/.dev-installed ## All tests but those for a cluster, browser or GPU; ARGS="-k archive" takes some
+	$(BIN)/pytest -m 'not cluster and not browser and not gpu' $(ARGS)
+
+lint: .venv/.dev-installed ## Style, types, the pipeline's file, the lock files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	$(BIN)/pytest tests/test_requirements.py
+
+lock: .venv/.dev-installed ## Make requirements/*.lock fit pyproject.toml; ARGS=--upgrade takes new versions
+	$(call compile,dev)
+	$(call compile,train,--constraints requirements/dev.lock)
+	$(call compile,serve,--constraints requirements/dev.lock)
+
+clean: ## Remove .venv, caches, and build with every run and archive in it
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .dvc/tmp *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# One environment for all; a stamp names the lock file that it holds. An interrupted installation leaves none and starts over.
+.venv/.%-installed: requirements/%.lock requirements/installer.lock requirements/install pyproject.toml
+	@bash requirements/install $*
+	@touch $@
+
+# Before anything is installed for nothing.
+ifneq ($(filter model,$(MAKECMDGOALS)),)
+$(if $(and $(DATA),$(NAME)),,$(error wanted make model DATA=SRC NAME=RUN, got DATA=$(DATA) NAME=$(NAME): data/README.md says what SRC may be))
+endif
