@@ -18,10 +18,8 @@ define from_data_to_archive
 	$(SLIPWAY) try --name '$(1)'
 endef
 
-define compile
-	$(BIN)/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-		--extra $(1) $(2) --output-file requirements/$(1).lock $(ARGS)
-endef
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 $(ARGS)
+AS_DEV := --constraints requirements/dev.lock
 
 demo: .venv/.train-installed ## The whole job on drawn images: data to archive, served and asked
 	$(SLIPWAY) data synth --name demo
@@ -42,9 +40,10 @@ lint: .venv/.dev-installed ## Style, types, the pipeline's file, the lock files
 	$(BIN)/pytest tests/test_requirements.py
 
 lock: .venv/.dev-installed ## Make requirements/*.lock fit pyproject.toml; ARGS=--upgrade takes new versions
-	$(call compile,dev)
-	$(call compile,train,--constraints requirements/dev.lock)
-	$(call compile,serve,--constraints requirements/dev.lock)
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra train $(AS_DEV) --output-file requirements/train.lock
+	$(COMPILE) pyproject.toml --extra serve $(AS_DEV) --output-file requirements/serve.lock
+	$(COMPILE) requirements/installer.in $(AS_DEV) --output-file requirements/installer.lock
 
 clean: ## Remove .venv, caches, and build with every run and archive in it
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .dvc/tmp *.egg-info

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cli import data, pipeline, serve
+from cli import bench, data, pipeline, serve, trial
 
 app = typer.Typer(
     name="slipway",
@@ -17,6 +17,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 pipeline.register(app)
 serve.register(app)
+bench.register(app)
+trial.register(app)
 
 
 def main() -> None:

@@ -75,14 +75,15 @@ def _make_network(arch: str, size_px: int, images: list[bytes], target: Path) ->
     network = build(arch, len(LABELS))
     decode = decode_for(size_px)
     inputs = np.stack([decode(image) for image in images])
-    fp32 = target.with_name("model.onnx")
+    fp32, unfitted = target.with_name("model.onnx"), target.with_name("unfitted.int8.onnx")
     _calibrate(network, inputs)
-    for is_fitted in (False, True):
+    for int8 in (unfitted, target):
         export_onnx(network, fp32, size_px=size_px)
-        quantise_onnx(fp32, target, [image[None] for image in inputs], max_images=len(inputs))
-        if not is_fitted:
-            _, embeddings = predict(target, inputs)
+        quantise_onnx(fp32, int8, [image[None] for image in inputs], max_images=len(inputs))
+        if int8 is unfitted:
+            _, embeddings = predict(unfitted, inputs)
             _fit_head(network, embeddings)
+    unfitted.unlink()
 
 
 def _calibrate(network: "nn.Module", inputs: npt.NDArray[np.uint8]) -> None:
@@ -110,6 +111,5 @@ def _fit_head(network: "nn.Module", embeddings: npt.NDArray[np.float32]) -> None
     kernel = features @ features.T
     kernel += 0.01 * kernel.trace() / len(kernel) * np.eye(len(kernel))
     weights = np.linalg.solve(kernel, wanted - wanted.mean(axis=0)).T @ features  # (K, D)
-    with torch.no_grad():
-        network.fc.weight.copy_(torch.from_numpy(weights))
-        network.fc.bias.copy_(torch.from_numpy(wanted.mean(axis=0) - weights @ centre))
+    state = {"weight": torch.from_numpy(weights), "bias": torch.from_numpy(wanted.mean(axis=0) - weights @ centre)}
+    network.get_submodule("fc").load_state_dict(state)

@@ -82,6 +82,20 @@ def describe(name: Name = "demo", as_json: AsJson = False) -> None:
     _finish(report, folder, as_json=as_json)
 
 
+@app.command()
+def sample(
+    name: Name = "demo",
+    per_class: Annotated[int, typer.Option(help="Images of each class.", min=1)] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Write a few test images as files, to try the model with: build/NAME/samples/CLASS/."""
+    from model.samples import write_samples
+
+    target = _data_folder(name).with_name("samples")
+    files = write_samples(_data_folder(name), target, per_class=per_class)
+    print(json.dumps([str(file) for file in files]) if as_json else f"{_count(len(files), 'image')} in {target}")
+
+
 def _data_folder(name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"--name wants letters, digits, dot, dash and underscore, got {name!r}")

@@ -28,7 +28,7 @@ def package_run(
 ) -> str:
     """The digest of the archive written to `target`; equal inputs give equal bytes.
 
-    Raises: ValueError when nothing is predicted right; RuntimeError when the archive does not predict what it records.
+    Raises: ValueError when nothing is predicted right, or the archive does not predict what it records.
     """
     from serving.archive import verify
 

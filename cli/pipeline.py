@@ -71,7 +71,7 @@ def export(name: Name = "demo", as_json: AsJson = False) -> None:
 
 
 def quantise(name: Name = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Write the INT8 form of the ONNX file, calibrated on the calibration split."""
+    """Write the INT8 form of the ONNX file, calibrated on the calibration split, filled up from the training split."""
     from cli.served_path import decode_for
     from model.quantise import quantise_onnx
     from model.shards import read_bytes, read_index
@@ -79,7 +79,8 @@ def quantise(name: Name = "demo", overrides: Overrides = None, as_json: AsJson =
     trained, data, target = _trained_run(name), BUILD / name / "data", BUILD / name / "export"
     params = section("quantise", quantise_onnx, run=name, overrides=overrides or ())
     decode = decode_for(trained["size_px"])
-    images = [decode(read_bytes(data, record))[None] for record in read_index(data, split="calib")]
+    records = [*read_index(data, split="calib"), *read_index(data, split="train")][: params["max_images"]]
+    images = [decode(read_bytes(data, record))[None] for record in records]
     quantise_onnx(target / "model.onnx", target / "model.int8.onnx", images, **params)
     sizes = {path.name: path.stat().st_size for path in (target / "model.onnx", target / "model.int8.onnx")}
     _tell(

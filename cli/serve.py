@@ -95,7 +95,7 @@ def predict(
     if as_json:
         typer.echo(json.dumps([asdict(prediction) for prediction in predictions], indent=1))
     else:
-        _show(predictions, top)
+        show_predictions(predictions, top)
     if failed := sum(prediction.error is not None for prediction in predictions):
         typer.echo(f"slipway: {failed} of {len(predictions)} images got no prediction", err=True)
         raise typer.Exit(2)
@@ -115,7 +115,8 @@ def _expand(paths: list[Path]) -> list[Path]:
     return files
 
 
-def _show(predictions: "list[Prediction]", top: int) -> None:
+def show_predictions(predictions: "list[Prediction]", top: int) -> None:
+    """Print a table: a row an image, its label with a bar, and the next `top` - 1 labels."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

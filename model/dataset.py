@@ -60,7 +60,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
 def read_rgb(data: bytes, *, min_side_px: int) -> Pixels:
     """A training image (H, W, 3), upright; large ones are reduced, but never below `min_side_px` on the shorter side."""
-    image = Image.open(io.BytesIO(data))
+    image: Image.Image = Image.open(io.BytesIO(data))
     image.draft("RGB", (min_side_px, min_side_px))
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):

@@ -13,19 +13,20 @@ def drift_reference(images: Sequence[bytes], probabilities: npt.NDArray[np.float
 
     The statistics are mean and standard deviation of the luminance in 0..255, width and height in pixels.
     """
-    arrays = {
-        "probabilities": probabilities.astype(np.float16),
-        "embeddings": embeddings.astype(np.float16),
-        "statistics": np.array([_statistics(image) for image in images], np.float32),
-    }
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # members have the fixed date 1980-01-01: equal arrays give equal bytes
+    np.savez(  # its members have the fixed date 1980-01-01: equal arrays give equal bytes
+        buffer,
+        allow_pickle=False,
+        probabilities=probabilities.astype(np.float16),
+        embeddings=embeddings.astype(np.float16),
+        statistics=np.array([_statistics(image) for image in images], np.float32),
+    )
     return buffer.getvalue()
 
 
 def _statistics(content: bytes) -> tuple[float, float, float, float]:
     image = Image.open(io.BytesIO(content))
-    image.draft("L", (256, 256))
     width, height = image.size
+    image.draft("L", (256, 256))
     luminance = np.asarray(image.convert("L"), np.float32)
     return float(luminance.mean()), float(luminance.std()), float(width), float(height)

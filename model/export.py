@@ -1,6 +1,5 @@
 """The trained weights as one ONNX file that takes bytes of pixels: uint8 (N, S, S, 3) to logits and embedding."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +46,3 @@ def export_onnx(network: nn.Module, target: Path, *, size_px: int) -> float:
         raise RuntimeError(f"{target.name} differs from the trained network by {difference:.2g} in a logit")
     temporary.replace(target)
     return difference
-
-
-def write_preprocess(target: Path, *, size_px: int) -> None:
-    """The preprocessing as data: what an image goes through before the network, for training, evaluation and serving alike."""
-    target.write_text(json.dumps({"size_px": size_px, "resize_px": size_px, "colour": "RGB"}, indent=1) + "\n")

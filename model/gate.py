@@ -1,5 +1,6 @@
 """The gate: whether a candidate may be packaged at all, and whether as INT8 or as fp32. Pure functions of measured reports."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,12 +34,14 @@ def judge(
     INT8 is chosen when it loses little against fp32, overall and in each class, and is faster by enough; else fp32, with the
     reason. The chosen variant must then meet the floors. A measurement that is missing or no number fails its rule.
 
-    Raises: KeyError when the report lacks a variant: a missing figure never passes.
+    Raises: KeyError when the report lacks a variant or a class of it: a missing figure never passes.
     """
     fp32, int8 = report["variants"]["fp32"], report["variants"]["int8"]
     times = report["latency"]["median_ms"]
     before, after = fp32["held_out"], int8["held_out"]
-    class_drop = max(before["recall"][label] - after["recall"][label] for label in before["recall"])
+    labels = sorted({label for variant in (fp32, int8, before, after) for label in variant["recall"]})
+    drops = [before["recall"][label] - after["recall"][label] for label in labels]
+    class_drop = max(drops, key=lambda drop: (math.isnan(drop), drop))  # one that is no number is the worst
     quantisation = [
         _at_most("INT8 top-1 drop", before["top1"] - after["top1"], max_int8_drop),
         _at_most("INT8 worst drop of one class's recall", class_drop, max_int8_class_drop),
@@ -54,7 +57,7 @@ def judge(
     accuracy = [
         _at_least("top-1", chosen["top1"], min_top1),
         _at_least("macro-F1", chosen["macro_f1"], min_macro_f1),
-        *(_at_least(f"recall of {label}", recall, min_class_recall) for label, recall in chosen["recall"].items()),
+        *(_at_least(f"recall of {label}", chosen["recall"][label], min_class_recall) for label in labels),
         _at_most("calibration error", chosen["ece"], max_ece),
     ]
     refused = [rule for rule in accuracy if not rule.passed]

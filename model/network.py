@@ -57,10 +57,18 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise FileNotFoundError(f"train.weights wants none, imagenet or a file of weights; {path} does not exist")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read as weights ({error}): wanted a .safetensors that `slipway train` wrote") from None
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's unpickler raises whatever it trips over
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path} cannot be read as weights ({words}): wanted a state_dict saved by torch") from None
     return state
 
 
@@ -91,18 +99,26 @@ def fold_normalisation(network: nn.Module) -> None:
     Exact but for the outermost pixels, where the zero padding now means black instead of ImageNet's mean; fine-tuning absorbs it.
     """
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    convolution, norm = network.get_submodule("conv1"), network.get_submodule("bn1")
+    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
     with torch.no_grad():
-        network.conv1.weight /= std
-        network.bn1.running_mean += (network.conv1.weight * mean).sum((1, 2, 3))
+        convolution.weight /= std
+        norm.running_mean += (convolution.weight * mean).sum((1, 2, 3))
 
 
 class Exported(nn.Module):
-    """What is exported: uint8 images (N, S, S, 3) RGB in; logits (N, K) and embedding (N, D) out."""
+    """What is exported: uint8 images (N, S, S, 3) RGB in; logits (N, K) and embedding (N, D) out.
+
+    The first pooling stands before its activation, which computes the same: with a quantiser between the two, OpenVINO 2026.4.1
+    computes the INT8 form wrongly (agreement with fp32 of 33 % where ONNX Runtime has 99 %).
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.body = nn.Sequential(*[module for name, module in network.named_children() if name != "fc"], nn.Flatten())
-        self.head = network.fc
+        stem = [network.get_submodule(name) for name in ("conv1", "bn1", "maxpool", "relu")]
+        stages = [network.get_submodule(name) for name in ("layer1", "layer2", "layer3", "layer4", "avgpool")]
+        self.body = nn.Sequential(*stem, *stages, nn.Flatten())
+        self.head = network.get_submodule("fc")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and the embedding before the head."""

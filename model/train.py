@@ -3,12 +3,13 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -70,6 +71,8 @@ def train(
 
     Raises: ValueError for parameters or data that cannot be trained on; FileNotFoundError without data or weights.
     """
+    if epochs < 1 or batch_size < 2 or size_px < 1:
+        raise ValueError(f"train wants epochs and size_px of at least 1, batch_size of at least 2; got {epochs}, {size_px}, {batch_size}")
     where = device.choose()
     torch.manual_seed(seed)
     net = network.build(arch, len(labels(data)))
@@ -77,7 +80,7 @@ def train(
     loaders = _loaders(data, decode_for, size_px, batch_size, loader_workers, augment=augmentation(
         size_px=size_px, crop_scale_min=crop_scale_min, jitter=jitter, orientation=orientation))  # fmt: skip
     state = _state(
-        net.to(where.name, memory_format=torch.channels_last),
+        net.to(where.name).to(memory_format=torch.channels_last),
         network.parameter_groups(net, learning_rate=learning_rate, weight_decay=weight_decay, layer_decay=layer_decay),
         steps=epochs * len(loaders["train"]), warmup_fraction=warmup_fraction, ema_decay=ema_decay, where=where,
     )  # fmt: skip
@@ -126,7 +129,7 @@ def _state(
         """Linear warm-up, then half a cosine down to zero."""
         return (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         """Exponential average whose memory grows with the run, so that early epochs are not dominated by the first weights."""
         decay = min(ema_decay, (1 + int(count)) / (10 + int(count)))
         for old, new in zip(averaged, current, strict=True):
@@ -195,7 +198,8 @@ def _keep(state: State, row: dict[str, Any], target: Path, fingerprint: str) -> 
         save_file(weights, target / ".partial.weights.safetensors")
         (target / ".partial.weights.safetensors").replace(target / "weights.safetensors")
     lines = (target / "metrics.jsonl").read_text().splitlines()[: state.epoch - 1] if state.epoch > 1 else []
-    (target / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(row)]) + "\n")
+    (target / ".partial.metrics.jsonl").write_text("\n".join([*lines, json.dumps(row)]) + "\n")
+    (target / ".partial.metrics.jsonl").replace(target / "metrics.jsonl")
     parts = {name: part.state_dict() for name, part in state.parts().items()}
     rest = {"epoch": state.epoch, "best": state.best, "seconds": state.seconds, "fingerprint": fingerprint}
     checkpoint.save(target / "checkpoint.pt", {**parts, **rest})
@@ -223,6 +227,7 @@ def _progress(title: str) -> Progress:
     progress = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"), speed_estimate_period=120,
+        console=Console(stderr=True),  # standard output is for the result
     )  # fmt: skip
     progress.console.print(title, highlight=False)
     return progress

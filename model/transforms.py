@@ -24,7 +24,8 @@ def augmentation(*, size_px: int, crop_scale_min: float, jitter: float, orientat
         steps.append(v2.RandomHorizontalFlip())
     if orientation == "any":
         steps += [v2.RandomVerticalFlip(), v2.Lambda(_quarter_turn)]
-    return v2.Compose(steps)
+    compose: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return compose
 
 
 def _quarter_turn(image: Tensor) -> Tensor:
@@ -33,4 +34,5 @@ def _quarter_turn(image: Tensor) -> Tensor:
 
 def reference(size_px: int) -> Callable[[Tensor], Tensor]:
     """What serving must match: shorter side to `size_px` with antialiasing, centre crop; uint8 (3, H, W) to (3, S, S)."""
-    return v2.Compose([v2.Resize(size_px, antialias=True), v2.CenterCrop(size_px)])
+    compose: Callable[[Tensor], Tensor] = v2.Compose([v2.Resize(size_px, antialias=True), v2.CenterCrop(size_px)])
+    return compose

@@ -5,8 +5,10 @@ Built deterministically (stored, sorted, fixed times), so that the sha256 of its
 
 import hashlib
 import json
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +30,9 @@ REQUIRED: Mapping[str, type] = {
     "lineage": dict,
     "gate": dict,
 }
+SIZES = {"preprocess": {"size_px", "resize_px"}, "limits": {"max_image_bytes", "max_pixels"}}
+# What zipfile raises, one time or another, for a zip that was damaged.
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OverflowError, OSError)
 
 
 @dataclass(frozen=True)
@@ -88,19 +93,21 @@ def read(path: Path) -> Archive:
         raise FileNotFoundError(f"no archive at {path}: build one with `slipway package`, or give the path of a .mar")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            about = json.loads(archive.read("slipway.json"))
+            _check_members(archive.infolist())
             if (broken := archive.testzip()) is not None:
-                raise ValueError(f"{path}: member {broken} is corrupt: fetch or build the archive again")
-            _check_members(path, archive.infolist())
-    except zipfile.BadZipFile as error:
+                raise zipfile.BadZipFile(f"member {broken} is corrupt")
+            about = json.loads(archive.read("slipway.json"))
+            names = archive.namelist()
+        _check_about(about)
+        wanted = ["MAR-INF/MANIFEST.json", "handler/__init__.py", "model.onnx", *(golden["file"] for golden in about["golden"])]
+        if missing := [name for name in wanted if name not in names]:
+            raise ValueError(f"it lacks {', '.join(missing)}: build it again with `slipway package`")
+    except DAMAGED as error:
         raise ValueError(f"{path} is no whole .mar ({error}): fetch or build it again") from None
-    except KeyError:
-        raise ValueError(f"{path} has no slipway.json: it was not built by `slipway package`") from None
-    _check_about(about)
-    wanted = ["MAR-INF/MANIFEST.json", "handler/__init__.py", "model.onnx", *(golden["file"] for golden in about["golden"])]
-    if missing := [name for name in wanted if name not in names]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: build it again with `slipway package`")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: slipway.json cannot be read ({error}): build it again with `slipway package`") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return Archive(path, digest(path), about)
 
 
@@ -113,12 +120,15 @@ def unpack(archive: Archive, target: Path) -> None:
 def verify(path: Path) -> tuple[Archive, dict[str, str]]:
     """The archive and the sha256 of each member, after its golden images predicted as recorded with the code inside it.
 
-    Raises: ValueError, FileNotFoundError as `read`; RuntimeError when a golden image predicts otherwise.
+    Raises: ValueError, FileNotFoundError as `read`; ValueError when it does not load or a golden image predicts otherwise.
     """
     archive = read(path)
     with tempfile.TemporaryDirectory() as folder:
         unpack(archive, Path(folder))
-        load_handler(Path(folder), threads=1)
+        try:
+            load_handler(Path(folder), threads=1)
+        except Exception as error:  # whatever the code inside raises
+            raise ValueError(f"{path} does not load: {error}") from error
         hashes = {
             str(member.relative_to(folder)): digest(member)
             for member in sorted(Path(folder).rglob("*"))
@@ -150,20 +160,36 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _check_about(about: dict[str, Any]) -> None:
+def _check_about(about: Any) -> None:
+    if not isinstance(about, dict):
+        raise ValueError(f"slipway.json: wants an object, got {about!r:.40}")
     for key, kind in REQUIRED.items():
         if not isinstance(about.get(key), kind):
             raise ValueError(f"slipway.json: {key} wants {kind.__name__}, got {about.get(key)!r}")
     if about["format"] != FORMAT:
         raise ValueError(f"slipway.json: this Slipway reads archives of format {FORMAT}, got {about['format']}")
+    for key, names in SIZES.items():
+        if set(about[key]) != names or not all(isinstance(value, int) for value in about[key].values()):
+            raise ValueError(f"slipway.json: {key} wants whole numbers {', '.join(sorted(names))}, got {about[key]}")
+    if not about["labels"] or not all(isinstance(label, str) for label in about["labels"]):
+        raise ValueError(f"slipway.json: labels wants names of classes, got {about['labels']}")
     if not about["golden"]:
         raise ValueError("slipway.json: an archive needs at least one golden image")
+    for golden in about["golden"]:
+        if not isinstance(golden, dict) or "file" not in golden or len(golden.get("probabilities", ())) != len(about["labels"]):
+            raise ValueError(f"slipway.json: golden wants a file and a probability for each label, got {golden}")
 
 
-def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+def _check_members(members: Sequence[zipfile.ZipInfo]) -> None:
+    names: set[str] = set()
     for member in members:
         parts = PurePosixPath(member.filename)
         if parts.is_absolute() or ".." in parts.parts:
-            raise ValueError(f"{path}: member {member.filename!r} would land outside the archive's folder")
+            raise ValueError(f"member {member.filename!r} would land outside the archive's folder")
+        if member.filename in names:
+            raise ValueError(f"it has {member.filename} twice, and readers differ in which they take: build it again")
+        names.add(member.filename)
+    if "slipway.json" not in names:
+        raise ValueError("it has no slipway.json: it was not built by `slipway package`")
     if sum(member.file_size for member in members) > MAX_UNPACKED:
-        raise ValueError(f"{path} unpacks to more than {MAX_UNPACKED >> 20} MiB")
+        raise ValueError(f"it unpacks to more than {MAX_UNPACKED >> 20} MiB")

@@ -59,14 +59,20 @@ def stop(process: subprocess.Popen[bytes], *, patience_s: float) -> None:
             pipe.close()
 
 
-def cpu_s(root: int) -> float:
-    """CPU seconds that the process `root` and its descendants have used so far, those that ended included."""
-    total = 0.0
-    for member in _members(root):
+def cpu_s(root: int) -> dict[str, float]:
+    """CPU seconds that the process `root` and its descendants have used so far, those that ended included, by place in the tree.
+
+    A place is named by the programs above it and its own, as in "python > java > python".
+    """
+    places: dict[int, str] = {}
+    used: dict[str, float] = {}
+    for member in _members(root):  # parents come before their children
         with contextlib.suppress(psutil.Error):
+            above = places.get(member.ppid())
+            place = places[member.pid] = f"{above} > {member.name()}" if above else member.name()
             times = member.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+            used[place] = used.get(place, 0.0) + times.user + times.system + times.children_user + times.children_system
+    return used
 
 
 def is_ours(pid: int) -> bool:

@@ -17,7 +17,7 @@ from serving.bench import children
 from serving.bench.load import check_loopback
 
 POLL_S = 0.01
-STOP_S = 15.0
+STOP_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def started(
     with log.open("wb") as output:
         process = children.start(command(port), stdout=output, stderr=subprocess.STDOUT, folder=folder, environment=environment)
     try:
-        while not _is_right(port, path, image, label):
+        while not _is_right(port, path, image, label, patience_s=patience_s):
             if process.poll() is not None:
                 raise ValueError(f"{name} ended with exit code {process.returncode} before it was ready: {_last_words(log)}")
             if time.monotonic() > begin + patience_s:
@@ -87,7 +87,9 @@ def running(url: str, labels: Sequence[str]) -> Server:
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"no Slipway server answers at {url} ({error}): start one with `slipway serve MODEL.mar`") from None
     if list(served) != list(labels):
-        raise ValueError(f"{url} serves {name} with the classes {', '.join(served)}; the archive has {', '.join(labels)}: give its own archive")
+        raise ValueError(
+            f"{url} serves {name} with the classes {', '.join(served)}; the archive has {', '.join(labels)}: give its own archive"
+        )
     return Server(url, host, port, f"/predictions/{name}", _listener(port), None, True)
 
 
@@ -98,8 +100,8 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _is_right(port: int, path: str, image: bytes, label: str | None) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+def _is_right(port: int, path: str, image: bytes, label: str | None, *, patience_s: float) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience_s)
     try:
         connection.request("POST", path, image, {"Content-Type": "image/jpeg"})
         answer = connection.getresponse()
@@ -123,5 +125,5 @@ def _listener(port: int) -> int | None:
 
 
 def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [text for line in log.read_text(errors="replace").splitlines() if (text := line.strip(" \t│─╭╮╰╯"))]
     return " / ".join(lines[-3:]) or "it said nothing"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ SIZE_PX = 224  # what image_classifier crops to; it cannot be told otherwise
 MIN_CLASSES = 5  # it always answers the five best
 PATIENCE_S = 120.0
 NEEDED = ("ts", "torch", "torchvision", "captum")
+# What TorchServe's handlers import when it is there. A stock installation has none of them: they would only slow its start.
+HIDDEN = ("openvino", "onnxruntime")
 NETWORK = """import torch, torchvision
 
 class Network(torch.nn.Module):
@@ -36,7 +39,9 @@ def check(size_px: int) -> None:
     Raises: ValueError for another size than its own, or when a package that it needs is missing.
     """
     if size_px != SIZE_PX:
-        raise ValueError(f"stock TorchServe's image_classifier works at {SIZE_PX} pixels, this archive at {size_px}: compare at --size {SIZE_PX}")
+        raise ValueError(
+            f"stock TorchServe's image_classifier works at {SIZE_PX} pixels, this archive at {size_px}: compare at --size {SIZE_PX}"
+        )
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ValueError(f"stock TorchServe needs {', '.join(missing)}, not installed here: pip install -e .[dev]")
 
@@ -72,10 +77,13 @@ def stock(name: str, archive: Path, *, folder: Path, image: bytes) -> Iterator[S
 
     Raises: ValueError when it does not come up, with its last words.
     """
-    for part in ("store", "tmp", "log"):
+    for part in ("store", "tmp", "log", "hidden"):
         (folder / part).mkdir(parents=True)
     (folder / "store" / f"{MODEL}.mar").symlink_to(archive.resolve())
+    for package in HIDDEN:
+        (folder / "hidden" / f"{package}.py").write_text('raise ImportError("hidden: stock TorchServe comes without it")\n')
     places = {"TEMP": str(folder / "tmp"), "LOG_LOCATION": str(folder / "log"), "METRICS_LOCATION": str(folder / "log")}
+    places["PYTHONPATH"] = str(folder / "hidden")
     with started(
         name,
         _command(folder),
@@ -92,8 +100,6 @@ def stock(name: str, archive: Path, *, folder: Path, image: bytes) -> Iterator[S
 
 def _command(folder: Path) -> Callable[[int], Sequence[str]]:
     """The command that `torchserve --start` would run, with ports that collide with nobody's and without tokens."""
-    import sys
-
     spec = find_spec("ts")
     assert spec is not None and spec.origin is not None
     home = Path(spec.origin).parent.parent

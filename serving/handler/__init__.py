@@ -19,7 +19,7 @@ from typing import Any
 from . import frames
 from .arena import Arenas
 
-MAX_BATCH = 16  # images in one inference; larger requests are cut
+BATCHES = (16, 8, 4, 2, 1)  # images in one inference; other numbers are cut into these, so that every size was warmed
 Answer = tuple[int, bytes]
 
 
@@ -54,7 +54,7 @@ class Handler:
         self.to = Preprocess(**self.about["preprocess"], **self.about["limits"])
         self.decode = decode
         self.engine = Engine(folder / "model.onnx", threads=threads, lone_threads=lone_threads)
-        self.engine.warm(self.to.size_px, MAX_BATCH)
+        self.engine.warm(self.to.size_px, BATCHES)
         pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.map: Callable[..., Iterable[Any]] = pool.map if pool else map
         self.arenas = Arenas(Path(os.environ.get("SLIPWAY_ARENAS", folder / "no-arenas")))
@@ -95,7 +95,7 @@ class Handler:
             meta, images = frames.unpack(body)
             if "arena" in meta:
                 images = self.arenas.images(meta["arena"], meta["lengths"])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             return _error(400, "BadFrames", f"{error}; wanted frames as serving/handler/frames.py packs them")
         answers, seconds = self.classify(images, alone=bool(meta.get("alone")))
         return 200, frames.pack({"statuses": [status for status, _ in answers], **seconds}, [body for _, body in answers])
@@ -108,8 +108,9 @@ class Handler:
         outcomes = list(self.map(self._decode, images))
         decoded = time.perf_counter()
         good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, tuple)]
-        for start in range(0, len(good), MAX_BATCH):
-            some = good[start : start + MAX_BATCH]
+        while good:
+            count = next(size for size in BATCHES if size <= len(good))
+            some, good = good[:count], good[count:]
             probabilities, _ = self.engine(np.stack([outcomes[index] for index in some]), alone=alone)
             for index, row in zip(some, probabilities.tolist(), strict=True):
                 outcomes[index] = 200, self._answer(row)

@@ -72,15 +72,16 @@ def _decode_jpeg(content: bytes, to: Preprocess) -> Pixels | None:
         if colorspace not in ("YCbCr", "Gray", "RGB"):
             return None
         colours = "GRAY" if colorspace == "Gray" else "RGB"
-        pixels = simplejpeg.decode_jpeg(content, colours, min_height=to.resize_px, min_width=to.resize_px)
+        least = (to.resize_px, to.resize_px) if min(height, width) > to.resize_px else (height, width)
+        pixels = simplejpeg.decode_jpeg(content, colours, min_height=least[0], min_width=least[1])
     except BadImage:
         raise
     except ValueError:
         return None
-    rotated = b"Exif\0\0" in content or b"tiff:Orientation" in content
     scale = round(8 * len(pixels) / height) / 8  # libjpeg-turbo scales by eighths and rounds the sizes up
     square = centre_square(pixels, width * scale, height * scale, size_px=to.size_px, resize_px=to.resize_px)
-    return _upright(square, _orientation(_open(content)) if rotated else 1)
+    rotated = b"Exif\0\0" in content or b"tiff:Orientation" in content
+    return _upright(square, _orientation(content) if rotated else 1)
 
 
 def _decode_any(content: bytes, to: Preprocess) -> Pixels:
@@ -126,8 +127,9 @@ def _not_an_image(content: bytes) -> BadImage:
     return BadImage(400, "NotAnImage", f"got {len(content)} bytes that are no image, wanted one of {', '.join(FORMATS)}")
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(source: Image.Image | bytes) -> int:
     try:
+        image = _open(source) if isinstance(source, bytes) else source
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # a broken EXIF block must not cost the image
         return 1

@@ -1,5 +1,6 @@
 """The network on this CPU: uint8 images in, probabilities and embeddings out, by OpenVINO."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ class Engine:
         self._batch = _request(core, network, threads)
         self._lone = _request(core, network, lone_threads) if lone_threads > threads else self._batch
 
-    def warm(self, size_px: int, max_batch: int) -> None:
+    def warm(self, size_px: int, batches: Sequence[int]) -> None:
         """Run every batch size once: the first inference of a shape builds its kernels."""
-        for count in range(max_batch, 0, -1):
+        for count in batches:
             self(np.zeros((count, size_px, size_px, 3), np.uint8))
         self(np.zeros((1, size_px, size_px, 3), np.uint8), alone=True)
 

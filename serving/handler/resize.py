@@ -10,11 +10,12 @@ MARGIN = 2  # source pixels around the square that the filters reach
 
 
 def centre_square(pixels: Pixels, width: float, height: float, *, size_px: int, resize_px: int) -> Pixels:
-    """(S, S, 3) from `pixels` (H, W) or (H, W, 3), whose picture covers `width` x `height` of them; made for little shrinking.
+    """(S, S, 3) from `pixels` (H, W, 1) or (H, W, 3), whose picture covers `width` x `height` of them; made for little shrinking.
 
     torchvision's antialiased bilinear filter is a triangle of half-width `step` (variance step^2 / 6); bilinear sampling is
     one of half-width 1, so a blur of variance (step^2 - 1) / 6 before it comes close at a fraction of the cost.
     """
+    pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     step = min(width, height) / resize_px  # source pixels for each pixel wanted
     if step > 2:  # the blur would need more than three taps
         return centre_square_of(Image.fromarray(pixels), width, height, size_px=size_px, resize_px=resize_px)
@@ -38,7 +39,7 @@ def centre_square_of(image: Image.Image, width: float, height: float, *, size_px
     side = min(size_px * min(width, height) / resize_px, width, height)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
-    return _three_channels(np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)))
+    return _three_channels(np.array(image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)))
 
 
 def _three_channels(pixels: npt.NDArray[np.generic]) -> Pixels:

@@ -13,14 +13,11 @@ def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def _quota(cgroup: Path) -> float:
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
+    v1 = cgroup / "cpu"
+    for files in ((cgroup / "cpu.max",), (v1 / "cpu.cfs_quota_us", v1 / "cpu.cfs_period_us")):
         try:
-            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return float("inf")
-    if quota in ("max", "-1"):
-        return float("inf")
-    return int(quota) / int(period)
+            quota, period = " ".join(file.read_text() for file in files).split()
+            return float("inf") if quota in ("max", "-1") else int(quota) / int(period)
+        except (OSError, ValueError):  # it is the other version, or there is no limit to read
+            continue
+    return float("inf")

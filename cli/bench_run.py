@@ -1,0 +1,131 @@
+"""One benchmark from an archive and images to a result: the limit and the servers are started, warmed up, compared, and ended."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.evaluate import cpu_name
+from model.tracking import git_state
+from serving.archive import unpack
+from serving.bench import limit, servers, stock_torchserve
+from serving.bench.cells import load_cell
+from serving.bench.rounds import as_json, compare, summarise
+from serving.handler.resources import cpu_limit
+
+if TYPE_CHECKING:
+    from serving.archive import Archive
+
+START_S = 120.0
+WARM_S, WARM_CONNECTIONS = 2.0, 8
+BATCH_S = 0.5  # a run of one batch size, to find the best
+PACKAGES = ("openvino", "torchserve", "torch", "torchvision", "uvicorn")
+
+Tell = Callable[[str], None]
+NotStarted = tuple[str, AbstractContextManager[servers.Server]]
+
+
+def run(
+    archive: "Archive",
+    images: Sequence[Path],
+    *,
+    serve_options: Sequence[str],
+    urls: Sequence[str],
+    against: str | None,
+    connections: Sequence[int],
+    rounds: int,
+    seconds: float,
+    scratch: Path,
+    tell: Tell,
+) -> dict[str, Any]:
+    """The result of a benchmark; a server is started for each of `serve_options`, files are written to the folder `scratch`.
+
+    Raises: ValueError when something does not come up, with its last words.
+    """
+    if against:
+        stock_torchserve.check(archive.about["preprocess"]["size_px"])
+    unpacked = scratch / "unpacked"
+    unpacked.mkdir()
+    unpack(archive, unpacked)
+    with ExitStack() as stack:
+        tell("loading the archive in process")
+        in_process = stack.enter_context(limit.started(unpacked, images, cpus=max(1, int(cpu_limit()))))
+        answers = in_process.answers()
+        found = [servers.running(url, archive.about["labels"]) for url in urls]
+        to_start = [_slipway(archive, options, image=images[0], label=answers.labels[0], scratch=scratch) for options in serve_options]
+        if against:
+            to_start += _stock(archive, image=images[0], scratch=scratch)
+        for name, starting in to_start:
+            tell(f"starting {name}")
+            found.append(stack.enter_context(starting))
+        for server in found:
+            tell(f"warming up {server.name}")
+            load_cell(server, images, answers.labels, connections=WARM_CONNECTIONS, number=-1, seconds=WARM_S)
+        tell("finding the best batch of the limit")
+        batches = in_process.choose_batch(BATCH_S)
+        cells = compare(
+            in_process, found, images=images, labels=answers.labels, connections=connections, rounds=rounds, seconds=seconds, tell=tell
+        )
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": git_state(),
+        "machine": {
+            "cpu": cpu_name(),
+            "cpus": cpu_limit(),
+            "capabilities": list(answers.capabilities),
+            "packages": {name: _installed(name) for name in PACKAGES},
+        },
+        "archive": _about(archive),
+        "settings": {"connections": list(connections), "seconds": seconds, "rounds": rounds, "against": against},
+        "limit": {"batch": in_process.batch, "images_per_second": batches},
+        "servers": [as_json(server) for server in found],
+        "rows": [as_json(row) for row in summarise(cells)],
+        "cells": [as_json(cell) for cell in cells],
+    }
+
+
+def _slipway(archive: "Archive", options: str, *, image: Path, label: str, scratch: Path) -> NotStarted:
+    name = f"slipway serve {options}".strip()
+    command = [sys.executable, "-c", "from cli import main; main()", "serve", str(archive.path), *shlex.split(options)]
+    server = servers.started(
+        name,
+        lambda port: [*command, "--host", "127.0.0.1", "--port", str(port)],
+        path=f"/predictions/{archive.about['name']}",
+        image=image.read_bytes(),
+        label=label,
+        log=scratch / "slipway.log",
+        patience_s=START_S,
+    )
+    return name, server
+
+
+def _stock(archive: "Archive", *, image: Path, scratch: Path) -> list[NotStarted]:
+    stock = scratch / "stock.mar"
+    stock_torchserve.write_archive(stock, arch=_about(archive)["arch"], classes=len(archive.about["labels"]))
+    return [
+        (name, stock_torchserve.stock(name, stock, folder=scratch / f"stock-{number}", image=image.read_bytes()))
+        for number, name in enumerate(stock_torchserve.VARIANTS)
+    ]
+
+
+def _about(archive: "Archive") -> dict[str, Any]:
+    about = archive.about
+    return {
+        "name": about["name"],
+        "digest": archive.digest,
+        "variant": about["variant"],
+        "arch": about["lineage"].get("params", {}).get("arch", "unknown network"),
+        "size_px": about["preprocess"]["size_px"],
+        "classes": len(about["labels"]),
+    }
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
