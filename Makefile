@@ -2,32 +2,23 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: demo model test lint lock clean help
+.PHONY: demo model test lint lock clean help FORCE
 
 BIN := .venv/bin
 SLIPWAY := $(BIN)/slipway
-
-# What follows the data, in order; dvc.yaml runs the same commands.
-define from_data_to_archive
-	$(SLIPWAY) train --name '$(1)'
-	$(SLIPWAY) export --name '$(1)'
-	$(SLIPWAY) quantise --name '$(1)'
-	$(SLIPWAY) evaluate --name '$(1)'
-	$(SLIPWAY) gate --name '$(1)'
-	$(SLIPWAY) package --name '$(1)'
-	$(SLIPWAY) try --name '$(1)'
-endef
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 $(ARGS)
 AS_DEV := --constraints requirements/dev.lock
 
 demo: .venv/.train-installed ## The whole job on drawn images: data to archive, served and asked
 	$(SLIPWAY) data synth --name demo
-	$(call from_data_to_archive,demo)
+	@$(MAKE) --no-print-directory build/demo.mar NAME=demo
+	$(SLIPWAY) try --name demo
 
 model: .venv/.train-installed ## The same on yours: make model DATA=FOLDER_OR_ARCHIVE NAME=steel
 	$(SLIPWAY) data import '$(DATA)' --name '$(NAME)'
-	$(call from_data_to_archive,$(NAME))
+	@$(MAKE) --no-print-directory build/$(NAME).mar
+	$(SLIPWAY) try --name '$(NAME)'
 
 test: .venv/.dev-installed ## All tests but those for a cluster, browser or GPU; ARGS="-k archive" takes some
 	$(BIN)/pytest -m 'not cluster and not browser and not gpu' $(ARGS)
@@ -51,6 +42,28 @@ clean: ## Remove .venv, caches, and build with every run and archive in it
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The stages after the data, by the commands of dvc.yaml. Training knows by itself whether it is done, and then leaves its file alone;
+# what follows is made again when that file, the code or the parameters are newer.
+RUN := build/$(NAME)
+
+$(RUN)/train/train.json: FORCE
+	$(SLIPWAY) train --name '$(NAME)'
+
+$(RUN)/export/model.onnx: $(RUN)/train/train.json params.yaml $(wildcard cli/*.py model/*.py serving/archive.py serving/handler/*.py)
+	$(SLIPWAY) export --name '$(NAME)'
+
+$(RUN)/export/model.int8.onnx: $(RUN)/export/model.onnx
+	$(SLIPWAY) quantise --name '$(NAME)'
+
+$(RUN)/evaluate/evaluation.json: $(RUN)/export/model.int8.onnx
+	$(SLIPWAY) evaluate --name '$(NAME)'
+
+$(RUN)/gate.json: $(RUN)/evaluate/evaluation.json
+	$(SLIPWAY) gate --name '$(NAME)'
+
+$(RUN).mar: $(RUN)/gate.json
+	$(SLIPWAY) package --name '$(NAME)'
 
 # One environment for all; a stamp names the lock file that it holds. An interrupted installation leaves none and starts over.
 .venv/.%-installed: requirements/%.lock requirements/installer.lock requirements/install pyproject.toml

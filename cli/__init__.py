@@ -5,6 +5,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from cli import bench, data, pipeline, serve, trial
 
@@ -30,5 +31,5 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("SLIPWAY_DEBUG"):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]slipway:[/] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]slipway:[/] {escape(str(error))}", highlight=False)
         sys.exit(2)

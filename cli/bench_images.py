@@ -21,9 +21,9 @@ def load_images(choice: str, archive: "Archive", target: Path, *, build: Path) -
     if size := re.fullmatch(r"(\d{2,5})x(\d{2,5})", choice):
         about, paths = f"synthetic photographs of {choice} pixels", _photographs(int(size[1]), int(size[2]), target)
     elif choice == "run":
-        about, paths = f"test split of {archive.about['name']}", _test_split(build / archive.about["name"] / "data", target)
+        about, paths = f"images of the test split of {archive.about['name']}", _test_split(build / archive.about["name"] / "data", target)
     else:
-        about, paths = choice, _in_folder(Path(choice))
+        about, paths = f"images of {choice}", _in_folder(Path(choice))
     total = sum(path.stat().st_size for path in paths)
     return paths, {"about": f"{len(paths)} {about}, {total / len(paths) / 1e3:.0f} kB each", "count": len(paths), "bytes": total}
 

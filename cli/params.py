@@ -19,9 +19,13 @@ def section(name: str, stage: Callable[..., Any], *, run: str, overrides: Sequen
     """
     if not PARAMS_FILE.exists():
         raise FileNotFoundError(f"no {PARAMS_FILE} in {Path.cwd()}: run slipway from the root of its checkout")
-    document = yaml.safe_load(PARAMS_FILE.read_text())
-    values = dict(document.get(name) or {})
-    values.update(document.get("runs", {}).get(run, {}).get(name, {}))
+    document = _parse(PARAMS_FILE.read_text(), str(PARAMS_FILE))
+    if not isinstance(document, dict):
+        raise ValueError(f"{PARAMS_FILE} wants a section a stage, got {document!r:.40}")
+    changes = (document.get("runs") or {}).get(run) or {}
+    if unknown := sorted(set(changes) - set(document)):
+        raise ValueError(f"{PARAMS_FILE}: runs.{run} changes {', '.join(unknown)}, which is no section; there are {', '.join(document)}")
+    values = {**(document.get(name) or {}), **(changes.get(name) or {})}
     for override in overrides:
         path, separator, text = override.partition("=")
         if not separator or path.count(".") != 1:
@@ -29,8 +33,15 @@ def section(name: str, stage: Callable[..., Any], *, run: str, overrides: Sequen
         if path.split(".")[0] not in document:
             raise ValueError(f"--set {override}: params.yaml has no section {path.split('.')[0]!r}; it has {', '.join(document)}")
         if path.split(".")[0] == name:
-            values[path.split(".")[1]] = yaml.safe_load(text)
+            values[path.split(".")[1]] = _parse(text, f"--set {override}")
     return check(name, stage, values)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
 
 
 def check(name: str, stage: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:

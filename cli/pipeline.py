@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cli.params import section
@@ -17,6 +18,15 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 BUILD = Path("build")
+MADE_BY = {
+    "index.csv": "data synth",
+    "train.json": "train",
+    "weights.safetensors": "train",
+    "model.onnx": "export",
+    "model.int8.onnx": "quantise",
+    "evaluation.json": "evaluate",
+    "gate.json": "gate",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -35,18 +45,19 @@ def train(name: Name = "demo", overrides: Overrides = None, as_json: AsJson = Fa
 
     data, target = BUILD / name / "data", BUILD / name / "train"
     params = section("train", training.train, run=name, overrides=overrides or ())
-    digest = data_digest(data)
+    digest = data_digest(_made(data / "index.csv").parent)
     fingerprint = _fingerprint(digest, params)
     done = _read(target / "train.json") if (target / "train.json").exists() else {}
     if done.get("fingerprint") == fingerprint:
         return _tell(done, f"Already trained with these parameters on this data: {_trained(done)}", as_json=as_json)
+    (target / "train.json").unlink(missing_ok=True)  # from here on it would describe weights that are no longer there
     result = training.train(data, target, decode_for, fingerprint, **params)
     result |= {"fingerprint": fingerprint, "data_digest": digest, "params": params, "git": git_state()}
     curves(target / "metrics.jsonl", target / "curves.svg")
     try:
         result["mlflow_run"] = record(name, params, result, data_digest=digest, folder=target)
     except Exception as error:  # a tracking server that is down must not cost a finished training
-        Console(stderr=True).print(f"[yellow]not recorded in MLflow:[/] {error}")
+        Console(stderr=True).print(f"[yellow]not recorded in MLflow:[/] {escape(str(error))}")
     _write(target / "train.json", result)
     _tell(
         result,
@@ -64,7 +75,7 @@ def export(name: Name = "demo", as_json: AsJson = False) -> None:
 
     trained, target = _trained_run(name), BUILD / name / "export"
     net = network.build(trained["arch"], len(trained["labels"]))
-    net.load_state_dict(load_file(BUILD / name / "train" / "weights.safetensors"))
+    net.load_state_dict(load_file(_made(BUILD / name / "train" / "weights.safetensors")))
     difference = export_onnx(net, target / "model.onnx", size_px=trained["size_px"])
     _write(target / "export.json", {"max_logit_difference": difference, "size_px": trained["size_px"]})
     _tell({"max_logit_difference": difference}, f"{target / 'model.onnx'}: logits within {difference:.1g} of torch's", as_json=as_json)
@@ -81,7 +92,7 @@ def quantise(name: Name = "demo", overrides: Overrides = None, as_json: AsJson =
     decode = decode_for(trained["size_px"])
     records = [*read_index(data, split="calib"), *read_index(data, split="train")][: params["max_images"]]
     images = [decode(read_bytes(data, record))[None] for record in records]
-    quantise_onnx(target / "model.onnx", target / "model.int8.onnx", images, **params)
+    quantise_onnx(_made(target / "model.onnx"), target / "model.int8.onnx", images, **params)
     sizes = {path.name: path.stat().st_size for path in (target / "model.onnx", target / "model.int8.onnx")}
     _tell(
         {"calibration_images": len(images), "bytes": sizes},
@@ -97,6 +108,8 @@ def evaluate(name: Name = "demo", overrides: Overrides = None, as_json: AsJson =
     from model.plots import confusion, reliability
 
     trained, target = _trained_run(name), BUILD / name / "evaluate"
+    for file in ("model.onnx", "model.int8.onnx"):
+        _made(BUILD / name / "export" / file)
     target.mkdir(parents=True, exist_ok=True)
     report = evaluate_run(BUILD / name, trained, **section("evaluate", evaluate_run, run=name, overrides=overrides or ()))
     _write(target / "evaluation.json", report)
@@ -124,16 +137,20 @@ def gate(name: Name = "demo", overrides: Overrides = None, as_json: AsJson = Fal
     """Decide from the evaluation whether the candidate may be packaged, and in which form; exit 1 if not."""
     from model.gate import judge
 
-    verdict = judge(_read(BUILD / name / "evaluate" / "evaluation.json"), **section("gate", judge, run=name, overrides=overrides or ()))
+    params, report = section("gate", judge, run=name, overrides=overrides or ()), BUILD / name / "evaluate" / "evaluation.json"
+    try:
+        verdict = judge(_read(report), **params)
+    except KeyError as error:
+        raise ValueError(f"{report} has no {error}: run `slipway evaluate --name {name}` again") from None
     _write(BUILD / name / "gate.json", verdict)
     if as_json:
         typer.echo(json.dumps(verdict))
     else:
         table = Table("rule", "got", "wanted", "", title=f"gate of {name}")
         for rule in verdict["quantisation"] + verdict["accuracy"]:
-            table.add_row(rule["name"], f"{rule['got']:.4g}", rule["wanted"], "[green]ok[/]" if rule["passed"] else "[red]no[/]")
+            table.add_row(escape(rule["name"]), f"{rule['got']:.4g}", rule["wanted"], "[green]ok[/]" if rule["passed"] else "[red]no[/]")
         Console().print(table)
-        Console().print(("[green]passed:[/] " if verdict["passed"] else "[red]refused:[/] ") + verdict["reason"], highlight=False)
+        Console().print(("[green]passed:[/] " if verdict["passed"] else "[red]refused:[/] ") + escape(verdict["reason"]), highlight=False)
     if not verdict["passed"]:
         raise typer.Exit(1)
 
@@ -182,11 +199,15 @@ def _fingerprint(*parts: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        stage = {"train.json": "train", "evaluation.json": "evaluate", "gate.json": "gate"}[path.name]
-        raise FileNotFoundError(f"no {path}: run `slipway {stage}` for this --name first")
-    content: dict[str, Any] = json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(_made(path).read_text())
     return content
+
+
+def _made(path: Path) -> Path:
+    """`path`, which another stage of the run has written; FileNotFoundError that names the stage when it has not."""
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}: run `slipway {MADE_BY[path.name]} --name {path.relative_to(BUILD).parts[0]}` first")
+    return path
 
 
 def _write(path: Path, content: Any) -> None:

@@ -36,7 +36,7 @@ def awkward(content: bytes) -> dict[str, bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6  # EXIF orientation: turn by 90 degrees clockwise to show
     alpha = image.copy()
-    alpha.putalpha(grey.point(lambda value: 255 if value > 64 else 128))
+    alpha.putalpha(Image.linear_gradient("L").resize(image.size))  # from invisible at the top to solid at the bottom
     sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     return {
         "golden/odd-grey.jpg": _encode(grey, "JPEG", quality=92),

@@ -1,5 +1,7 @@
 """Post-training INT8 quantisation of the ONNX file by NNCF, with calibration images."""
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,19 +18,19 @@ def quantise_onnx(source: Path, target: Path, images: Sequence[npt.NDArray[np.ui
     predicts the same on every CPU (NNCF documentation, "saturation (overflow) issue"). What is left of the error is checked by
     the gate, on both kinds of CPU.
     """
-    import nncf
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result; NNCF writes its progress there
+        import nncf
 
-    original = onnx.load(source)
-    quantised = nncf.quantize(
-        original,
-        nncf.Dataset(list(images), lambda image: {"images": image}),
-        subset_size=min(max_images, len(images)),
-        preset=nncf.QuantizationPreset.MIXED,
-        fast_bias_correction=True,
-        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
-    )
+        quantised = nncf.quantize(
+            onnx.load(source),
+            nncf.Dataset(list(images), lambda image: {"images": image}),
+            subset_size=min(max_images, len(images)),
+            preset=nncf.QuantizationPreset.MIXED,
+            fast_bias_correction=True,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+        )
     _feed_bytes(quantised)
-    _keep_brightness(quantised, onnx.load(source))
+    _keep_sums(quantised, onnx.load(source))
     temporary = target.with_name(f".partial.{target.name}")
     temporary.write_bytes(quantised.SerializeToString(deterministic=True))
     temporary.replace(target)
@@ -45,28 +47,31 @@ def _feed_bytes(model: onnx.ModelProto) -> None:
         _set(tensor, np.full(tuple(tensor.dims), value))
 
 
-def _keep_brightness(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
-    """Round the first convolution's weights so that each filter keeps its sum, and give it back its own bias.
+def _keep_sums(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    """Round the weights of each convolution so that every filter keeps its sum, in place of correcting biases afterwards.
 
-    Pixels are not centred, so an error in a filter's sum is multiplied by the brightness of the image, and no constant bias
-    corrects that. The weights whose rounding erred most in the direction of the sum are rounded the other way. On the steel
-    images this takes the mean error of a probability from 0.0058 to 0.0045, as much as leaving the layer unquantised.
+    What a layer sees is not centred: pixels are bright or dark, activations are positive. An error in a filter's sum is multiplied
+    by that level, which changes from image to image, so no constant bias corrects it. The weights whose rounding erred most in
+    the direction of the sum are rounded the other way. Mean error of a probability on the 360 held-out steel images: 0.0057 with
+    NNCF's fast bias correction, 0.0025 with this.
     """
-    layer, source = (next(node for node in graph.node if node.op_type == "Conv") for graph in (model.graph, original.graph))
-    dequantiser = next(node for node in model.graph.node if layer.input[1] in node.output)
-    quantised = _tensor(model, dequantiser.input[0])
-    rounded = onnx.numpy_helper.to_array(quantised).astype(np.int64)  # (O, I, H, W)
-    scale = onnx.numpy_helper.to_array(_tensor(model, dequantiser.input[1])).astype(np.float64).reshape(-1, 1, 1, 1)
-    exact = onnx.numpy_helper.to_array(_tensor(original, source.input[1])) / scale
-    for row, error in zip(rounded.reshape(len(rounded), -1), (rounded - exact).reshape(len(rounded), -1), strict=True):
-        surplus = round(error.sum())
-        row[np.argsort(-error * np.sign(surplus), kind="stable")[: abs(surplus)]] -= np.sign(surplus)
-    _set(quantised, rounded.clip(-127, 127).astype(np.int8))
-    _set(_tensor(model, layer.input[2]), onnx.numpy_helper.to_array(_tensor(original, source.input[2])))
+    sources = {node.name: node for node in original.graph.node if node.op_type == "Conv"}
+    for layer in (node for node in model.graph.node if node.op_type == "Conv"):
+        dequantiser = next(node for node in model.graph.node if layer.input[1] in node.output)
+        quantised = _tensor(model, dequantiser.input[0])
+        rounded = onnx.numpy_helper.to_array(quantised).astype(np.int64)  # (O, I, H, W)
+        scale = onnx.numpy_helper.to_array(_tensor(model, dequantiser.input[1])).astype(np.float64).reshape(-1, 1, 1, 1)
+        exact = onnx.numpy_helper.to_array(_tensor(original, sources[layer.name].input[1])) / scale
+        filters = rounded.reshape(len(rounded), -1)
+        for weights, error in zip(filters, filters - exact.reshape(filters.shape), strict=True):
+            surplus = round(error.sum())
+            weights[np.argsort(-error * np.sign(surplus), kind="stable")[: abs(surplus)]] -= np.sign(surplus)
+        _set(quantised, rounded.clip(-127, 127).astype(np.int8))
 
 
 def _tensor(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor: onnx.TensorProto = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    return tensor
 
 
 def _set(tensor: onnx.TensorProto, value: npt.NDArray[np.generic]) -> None:

@@ -44,13 +44,16 @@ def hostile(count: int, *, seed: int, folder: Path | None = None) -> list[Body]:
 
 def is_refused(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether the reference decoder refuses `content`."""
-    if len(content) > max_bytes or (content.startswith(b"\xff\xd8\xff") and content.count(b"\xff\xda") > 100):
+    if len(content) > max_bytes:
         return True
+    passes = content.count(b"\xff\xda") / 16 if content.startswith(b"\xff\xd8\xff") else 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             image = Image.open(BytesIO(content), formats=FORMATS)
-            if image.size[0] * image.size[1] > max_pixels or image.mode in ("F", "LAB"):
+            if image.size[0] * image.size[1] * max(1, passes) > max_pixels or image.mode in ("F", "LAB"):
+                return True
+            if len(image.tile) > 10_000 or image.tile[0][0] == "bmp_rle":
                 return True
             image.load()
             image.convert("RGB")
@@ -200,7 +203,7 @@ def constructed() -> dict[str, tuple[bytes, int]]:
         "a jpeg of half the pixels": (jpeg[: (jpeg.find(b"\xff\xda") + len(jpeg)) // 2], 400),
         "a jpeg without pixels": (_with_jpeg_size(jpeg, 0, 0), 400),
         "a jpeg that claims 65500 x 65500": (_with_jpeg_size(jpeg, 65500, 65500), 413),
-        "a jpeg of 400 scans": (many_scans(400), 413),
+        "a jpeg of 400 scans": (many_scans(400, side_px=300), 413),
         "only a png's signature": (png[:8], 400),
         "a png of half the pixels": (png[: len(png) // 2], 400),
         "a png without pixels": (_png(0, 0), 400),
@@ -217,6 +220,8 @@ def constructed() -> dict[str, tuple[bytes, int]]:
         "a tiff of 2^31 a side": (_tiff({256: 2**31, 257: 2**31, 258: 8, 259: 1, 262: 1, 273: 8, 278: 1, 279: 10}), 413),
         "a tiff whose directory points to itself": (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", 400),
         "a tiff whose strip lies beyond its end": (_tiff({256: 9, 257: 9, 258: 8, 259: 1, 262: 1, 273: 1 << 30, 278: 9, 279: 81}), 400),
+        "a tiff in 20,000 strips": (_strips(20_000), 413),
+        "a run-length coded bmp": (_bmp(900, 900, compression=1), 415),
         "too many bytes": (jpeg + bytes(MAX_BYTES), 413),
     }  # fmt: skip
 
@@ -254,12 +259,21 @@ def _webp(width: int, height: int) -> bytes:
     return bytes(content)
 
 
-def _bmp(width: int, height: int) -> bytes:
-    return b"BM" + struct.pack("<IHHI", 100, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(46)
+def _bmp(width: int, height: int, *, compression: int = 0) -> bytes:
+    depth = 8 if compression else 24
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, depth, compression, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + header + bytes(1024) + b"\x01\x12\0\0" * 900
 
 
-def _tiff(tags: dict[int, int]) -> bytes:
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+def _strips(count: int) -> bytes:
+    start = 8 + 2 + 12 * 8 + 4
+    return _tiff(
+        {256: 1, 257: count, 258: 8, 259: 1, 262: 1, 273: start, 278: 1, 279: start + 4 * count}, counts={273: count, 279: count}
+    ) + (struct.pack("<I", 8) * count + struct.pack("<I", 1) * count)
+
+
+def _tiff(tags: dict[int, int], *, counts: dict[int, int] | None = None) -> bytes:
+    entries = b"".join(struct.pack("<HHII", tag, 4, (counts or {}).get(tag, 1), value) for tag, value in sorted(tags.items()))
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 

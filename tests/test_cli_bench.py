@@ -49,6 +49,11 @@ def test_wrong_options_are_said_in_words(arguments, message, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_stock_torchserve_is_compared_at_its_own_size_only(archive, tmp_path):
+    result = CliRunner().invoke(app, ["bench", str(archive), "--images", "80x60", "--against", "torchserve"])
+    assert "works at 224 pixels" in str(result.exception)
+
+
 def test_a_folder_of_images_is_taken_with_its_subfolders_in_order(archive, tmp_path):
     (tmp_path / "in" / "b").mkdir(parents=True)
     for name in ("b/2.png", "1.jpg", "3.txt"):

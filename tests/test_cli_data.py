@@ -30,6 +30,9 @@ def test_synth_import_and_describe_tell_one_story(run):
     assert len(records) == 72
     assert {record.label for record in records} == set(shards.labels(Path("build/toy/data")))
 
+    assert "images in build/toy/samples" in run("sample", "--name", "toy").output
+    assert {path.name for path in Path("build/toy/samples").iterdir()} == {record.label for record in records}
+
     again = run("synth", "--name", "toy", *SMALL)
     assert "unchanged" in again.output
     assert "ready" in run("synth", "--name", "toy", *SMALL, "--force").output

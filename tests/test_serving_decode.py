@@ -284,6 +284,14 @@ def test_as_many_pixels_as_allowed_and_no_more() -> None:
         assert (error.status, error.kind) == (413, "TooLarge") and "1001 x 1000" in str(error)
 
 
+def test_what_looks_like_an_attack_in_small_is_an_image() -> None:
+    whole = Image.new("L", (96, 96), 90)
+    assert distance(decode(hostile.many_scans(60), TO), by_pillow(whole)) < 1
+    strips = encode(photo(40, 300), "TIFF", tiffinfo={278: 1})
+    assert len(Image.open(BytesIO(strips)).tile) > 1
+    assert distance(decode(strips, TO), by_pillow(photo(40, 300))) < 0.5
+
+
 def test_bytes_of_any_kind_of_buffer_decode_alike() -> None:
     content = encode(photo(), "JPEG")
     for buffer in (bytearray(content), memoryview(content), memoryview(b"xx" + content)[2:]):

@@ -13,7 +13,9 @@ import pytest
 
 from cli.bench_archive import bench_archive
 from serving import archive as archives
-from serving.bench.cells import LIMIT
+from serving.bench import stock_torchserve
+from serving.bench.cells import LIMIT, load_cell
+from serving.bench.images import photographs
 
 pytestmark = pytest.mark.torchserve
 SHORT = ("--images", "200x160", "--connections", "1,4", "--seconds", "0.5", "--rounds", "2")
@@ -74,6 +76,17 @@ def test_the_archive_made_for_benchmarks_predicts_as_it_records(tmp_path: Path) 
     assert all(max(golden["probabilities"]) > 0.5 for golden in about["golden"])
     first = archives.digest(path)
     assert archives.digest(bench_archive("resnet18", 32, tmp_path)) == first
+
+
+def test_stock_torchserve_comes_up_and_is_measured(tmp_path: Path) -> None:
+    image = tmp_path / "0.jpg"
+    image.write_bytes(photographs(300, 250, count=1)[0])
+    stock_torchserve.write_archive(tmp_path / "stock.mar", arch="resnet18", classes=3)
+    with stock_torchserve.stock("TorchServe, tuned", tmp_path / "stock.mar", folder=tmp_path / "run", image=image.read_bytes()) as server:
+        cell = load_cell(server, [image], [], connections=2, number=0, seconds=1.0)
+    assert server.start_s is not None and server.start_s > 0
+    assert cell.errors == {} and cell.throughput_rps > 0
+    assert set(cell.cpu_parts_ms) >= {"java", "java > python"}
 
 
 def _words(process: psutil.Process) -> list[str]:

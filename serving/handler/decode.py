@@ -24,8 +24,10 @@ OTHERS = {
     b"\0\0\0\x0cjP": "JPEG 2000",
     b"\0\0\0\x0cJXL": "JPEG XL",
 }
+JPEG = b"\xff\xd8\xff"
 ORIENTATION = 0x0112  # EXIF tag (CIPA DC-008)
-MAX_SCANS = 100  # of a progressive JPEG: each costs a pass over all pixels, and 64 bytes can be one; encoders write about ten
+MAX_PASSES = 16  # over `max_pixels`: a scan of a progressive JPEG is a pass over all its pixels, and 64 bytes can be one
+MAX_PIECES = 10_000  # strips of a TIFF: each costs a call, and 8 bytes can be one
 
 
 class BadImage(ValueError):
@@ -56,11 +58,8 @@ def decode(data: bytes | bytearray | memoryview, to: Preprocess) -> Pixels:
         raise BadImage(400, "NotAnImage", "got 0 bytes, wanted the bytes of an image file as the body")
     if len(content) > to.max_image_bytes:
         raise BadImage(413, "TooLarge", f"got {len(content)} bytes, the limit is {to.max_image_bytes}: send a smaller image")
-    if content.startswith(b"\xff\xd8\xff"):
-        if (scans := content.count(b"\xff\xda")) > MAX_SCANS:
-            raise BadImage(413, "TooLarge", f"got a JPEG of {scans} scans, the limit is {MAX_SCANS}: save the image again")
-        if (fast := _decode_jpeg(content, to)) is not None:
-            return fast
+    if content.startswith(JPEG) and (fast := _decode_jpeg(content, to)) is not None:
+        return fast
     return _decode_any(content, to)
 
 
@@ -68,7 +67,7 @@ def _decode_jpeg(content: bytes, to: Preprocess) -> Pixels | None:
     """The image, or None when it wants Pillow's care: CMYK, or anything that libjpeg-turbo complains of."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
-        _check_pixels(width, height, to)
+        _check_pixels(content, width, height, to)
         if colorspace not in ("YCbCr", "Gray", "RGB"):
             return None
         colours = "GRAY" if colorspace == "Gray" else "RGB"
@@ -92,7 +91,8 @@ def _decode_any(content: bytes, to: Preprocess) -> Pixels:
     except Exception as error:
         raise BadImage(400, "NotAnImage", f"the image's header cannot be read ({error}): check the file") from None
     width, height = image.size
-    _check_pixels(width, height, to)
+    _check_pixels(content, width, height, to)
+    _check_pieces(image)
     try:
         image.load()
         rgb = _to_rgb(image)
@@ -110,11 +110,23 @@ def _open(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
-def _check_pixels(width: int, height: int, to: Preprocess) -> None:
+def _check_pixels(content: bytes, width: int, height: int, to: Preprocess) -> None:
     if width * height > to.max_pixels:
         raise BadImage(413, "TooLarge", f"got {width} x {height} pixels, the limit is {to.max_pixels} in all: scale the image down")
     if min(width, height) < 1:
         raise BadImage(400, "NotAnImage", f"got an image of {width} x {height} pixels")
+    if content.startswith(JPEG) and width * height * (scans := content.count(b"\xff\xda")) > MAX_PASSES * to.max_pixels:
+        raise BadImage(413, "TooLarge", f"got a JPEG of {width} x {height} pixels in {scans} scans: save it again with fewer")
+
+
+def _check_pieces(image: Image.Image) -> None:
+    pieces = getattr(image, "tile", [])
+    if len(pieces) > MAX_PIECES:
+        raise BadImage(
+            413, "TooLarge", f"got a {image.format} in {len(pieces)} pieces, the limit is {MAX_PIECES}: save it again in larger ones"
+        )
+    if pieces and pieces[0][0] == "bmp_rle":  # Pillow decodes it in Python, for seconds
+        raise BadImage(415, "UnsupportedFormat", "got a run-length coded BMP, wanted a plain one: save the image again")
 
 
 def _not_an_image(content: bytes) -> BadImage:
