@@ -53,7 +53,7 @@ def is_refused(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = 
             image = Image.open(BytesIO(content), formats=FORMATS)
             if image.size[0] * image.size[1] * max(1, passes) > max_pixels or image.mode in ("F", "LAB"):
                 return True
-            if len(image.tile) > 10_000 or image.tile[0][0] == "bmp_rle":
+            if len(image.tile) > 10_000 or [tile[0] for tile in image.tile[:1]] == ["bmp_rle"]:
                 return True
             image.load()
             image.convert("RGB")
@@ -267,9 +267,8 @@ def _bmp(width: int, height: int, *, compression: int = 0) -> bytes:
 
 def _strips(count: int) -> bytes:
     start = 8 + 2 + 12 * 8 + 4
-    return _tiff(
-        {256: 1, 257: count, 258: 8, 259: 1, 262: 1, 273: start, 278: 1, 279: start + 4 * count}, counts={273: count, 279: count}
-    ) + (struct.pack("<I", 8) * count + struct.pack("<I", 1) * count)
+    tags = {256: 1, 257: count, 258: 8, 259: 1, 262: 1, 273: start, 278: 1, 279: start + 4 * count}
+    return _tiff(tags, counts={273: count, 279: count}) + struct.pack("<I", 8) * count + struct.pack("<I", 1) * count
 
 
 def _tiff(tags: dict[int, int], *, counts: dict[int, int] | None = None) -> bytes:
