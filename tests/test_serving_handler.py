@@ -20,7 +20,6 @@ from serving.handler import BATCHES, Handler, frames
 from serving.handler.engine import Engine
 from serving.handler.resources import cpu_limit
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
