@@ -26,8 +26,7 @@ def quantise_onnx(source: Path, target: Path, images: Sequence[npt.NDArray[np.ui
             nncf.Dataset(list(images), lambda image: {"images": image}),
             subset_size=min(max_images, len(images)),
             preset=nncf.QuantizationPreset.MIXED,
-            fast_bias_correction=True,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE, disable_bias_correction=True),
         )
     _feed_bytes(quantised)
     _keep_sums(quantised, onnx.load(source))
