@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -124,7 +125,8 @@ def test_a_training_run_is_recorded_in_mlflow(folder: Path, tiny: Path) -> None:
     shutil.copytree(tiny / "data", folder / "build" / "toy" / "data")
     # a process of its own, as for its users: after torch, ONNX Runtime and OpenVINO were at work in this one, MLflow's import crashed it
     command = [sys.executable, "-c", "from cli import main; main()", "train", "--name", "toy", "--json", *overridden("train.epochs=2")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0 and "not recorded" not in done.stderr
     result = json.loads(done.stdout)
     with sqlite3.connect(folder / "mlflow.db") as database:
