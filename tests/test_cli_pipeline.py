@@ -123,7 +123,7 @@ def test_the_chain_from_data_to_a_verified_archive(slipway: Callable[..., Said],
 
 def test_a_training_run_is_recorded_in_mlflow(folder: Path, tiny: Path) -> None:
     shutil.copytree(tiny / "data", folder / "build" / "toy" / "data")
-    # a process of its own, as for its users: after torch, ONNX Runtime and OpenVINO were at work in this one, MLflow's import crashed it
+    # a process of its own, as for its users
     command = [sys.executable, "-c", "from cli import main; main()", "train", "--name", "toy", "--json", *overridden("train.epochs=2")]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, timeout=250, check=False)
