@@ -1,6 +1,8 @@
 """The trained weights as one ONNX file that takes bytes of pixels: uint8 (N, S, S, 3) to logits and embedding."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,6 @@ def export_onnx(network: nn.Module, target: Path, *, size_px: int) -> float:
     Raises: RuntimeError when the file does not compute what the network does.
     """
     import onnx
-    from openvino import Core
 
     module = Exported(network).eval()
     rng = np.random.default_rng(0)
@@ -40,9 +41,17 @@ def export_onnx(network: nn.Module, target: Path, *, size_px: int) -> float:
     temporary.write_bytes(proto.SerializeToString(deterministic=True))
     with torch.inference_mode():
         expected = module(torch.from_numpy(example))[0].numpy()
-    compiled = Core().compile_model(temporary, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = _core().compile_model(temporary, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     difference = float(np.abs(compiled(example)["logits"] - expected).max())
     if difference > 1e-3 * max(1.0, float(np.abs(expected).max())):
         raise RuntimeError(f"{target.name} differs from the trained network by {difference:.2g} in a logit")
     temporary.replace(target)
     return difference
+
+
+@functools.cache
+def _core() -> Any:
+    # Kept for the life of the process: a runtime that another thread drops frees the signal stack that it gave to this one.
+    from openvino import Core
+
+    return Core()

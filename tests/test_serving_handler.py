@@ -315,3 +315,19 @@ def test_the_cpu_limit_is_the_smaller_of_quota_and_affinity(
     assert cpu_limit(tmp_path) == (3.0 if limit is None else limit)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {5})
     assert cpu_limit(tmp_path) == (1.0 if limit is None else min(1.0, limit))
+
+
+def test_signals_still_arrive_after_another_thread_drops_the_last_engine(folder: Path) -> None:
+    program = f"""
+import os, signal, threading
+from pathlib import Path
+from serving.handler.engine import Engine
+engines = [Engine(Path({str(folder / "model.onnx")!r}), threads=1, lone_threads=1)]
+dropper = threading.Thread(target=engines.clear)
+dropper.start()
+dropper.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("arrived"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "arrived\n"), ended.stderr

@@ -158,9 +158,9 @@ def _label(handler: Any, path: str, image: bytes) -> str:
 
 
 def _capabilities() -> list[str]:
-    from openvino import Core
+    from serving.handler.engine import core
 
-    return list(Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _run(handler: Any, images: Sequence[bytes], *, seconds: float, batch: int, alone: bool, at: float) -> dict[str, Any]:

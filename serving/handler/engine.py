@@ -1,5 +1,6 @@
 """The network on this CPU: uint8 images in, probabilities and embeddings out, by OpenVINO."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,9 @@ class Engine:
     """One ONNX file compiled twice: for batches on this worker's share of the cores, and for a lone image on all of them."""
 
     def __init__(self, model: Path, *, threads: int, lone_threads: int) -> None:
-        from openvino import Core
-
-        core = Core()
-        network = core.read_model(model)
-        self._batch = _request(core, network, threads)
-        self._lone = _request(core, network, lone_threads) if lone_threads > threads else self._batch
+        network = core().read_model(model)
+        self._batch = _request(network, threads)
+        self._lone = _request(network, lone_threads) if lone_threads > threads else self._batch
 
     def warm(self, size_px: int, batches: Sequence[int]) -> None:
         """Run every batch size once: the first inference of a shape builds its kernels."""
@@ -38,5 +36,17 @@ class Engine:
         return exponentials / exponentials.sum(axis=1, keepdims=True), request.get_tensor("embedding").data.copy()
 
 
-def _request(core: Any, network: Any, threads: int) -> Any:
-    return core.compile_model(network, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads}).create_infer_request()
+@functools.cache
+def core() -> Any:
+    """This process's one OpenVINO runtime, kept until it ends.
+
+    A runtime gives the thread that first compiles with it a signal stack, and frees that memory when it goes. Where another thread
+    then drops the last reference, the first is left with a stack that is gone, and dies of the next signal it handles.
+    """
+    from openvino import Core
+
+    return Core()
+
+
+def _request(network: Any, threads: int) -> Any:
+    return core().compile_model(network, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads}).create_infer_request()
