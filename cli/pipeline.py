@@ -19,6 +19,7 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 BUILD = Path("build")
+DECIDE_WEIGHTS = ("train", "network", "dataset", "transforms", "device")  # modules of model/
 MADE_BY = {
     "index.csv": "data synth",
     "train.json": "train",
@@ -48,7 +49,7 @@ def train(name: Name = "demo", overrides: Overrides = None, as_json: AsJson = Fa
     data, target = BUILD / name / "data", BUILD / name / "train"
     params = section("train", training.train, run=name, overrides=overrides or ())
     digest = data_digest(_made(data / "index.csv").parent)
-    fingerprint = _fingerprint(digest, params)
+    fingerprint = _fingerprint(digest, params, _sources(*DECIDE_WEIGHTS))
     done = _read(target / "train.json") if (target / "train.json").exists() else {}
     if done.get("fingerprint") == fingerprint:
         return _tell(done, f"Already trained with these parameters on this data: {_trained(done)}", as_json=as_json)
@@ -198,6 +199,13 @@ def _trained_run(name: str) -> dict[str, Any]:
 
 def _fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _sources(*modules: str) -> list[str]:
+    """The digest of each module's source: another program may train other weights."""
+    import model
+
+    return [hashlib.sha256((Path(model.__path__[0]) / f"{module}.py").read_bytes()).hexdigest() for module in modules]
 
 
 def _read(path: Path) -> dict[str, Any]:

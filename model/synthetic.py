@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.sources import Origin, Progress
 
-DRAWING = 2  # a new number when the pictures change
+DRAWING = 3  # a new number when the pictures change
 
 Plane = NDArray[np.float32]  # (S, S); grey levels or a mask
 Draw = Callable[[np.random.Generator, int], Plane]
@@ -90,7 +90,7 @@ def _inclusion(rng: np.random.Generator, size: int) -> Plane:
     ragged = rng.uniform(0.25, 0.5) * _noise(rng, size, 1.5, 5)
     for _ in range(rng.integers(1, 4)):
         column, middle = rng.uniform(-0.45, 0.45), rng.uniform(-0.4, 0.4)
-        depth, softness = rng.uniform(20, 55), rng.uniform(0.08, 0.35)
+        depth, softness = rng.uniform(40, 75), rng.uniform(0.08, 0.25)
         specks = np.zeros_like(plane)
         for _ in range(rng.integers(1, 6)):
             half_width = rng.uniform(0.012, 0.04)
@@ -119,15 +119,15 @@ def _pitted(rng: np.random.Generator, size: int) -> Plane:
     plane = 2.5 * _noise(rng, size, 0.8, 0.8) + rng.uniform(1, 5) * _noise(rng, size, 6, 60)
     scale = rng.uniform(1.1, 2.2)
     deep = np.clip(0.9 + 0.4 * _noise(rng, size, 8, 8), 0.2, 1.6)
-    pits = deep * _step(_noise(rng, size, scale, scale * rng.uniform(1.0, 1.4)), rng.uniform(0.7, 1.6), 0.25)
+    pits = deep * _step(_noise(rng, size, scale, scale * rng.uniform(1.0, 1.4)), rng.uniform(0.7, 1.3), 0.25)
     if rng.random() < 0.45:
         y, x = _grid(size)
         angle = rng.uniform(0, np.pi)
         away = np.abs(np.cos(angle) * x + np.sin(angle) * y - rng.uniform(-0.25, 0.25)) + 0.05 * _noise(rng, size, 10, 10)
-        inside = _step(-away, -rng.uniform(0.16, 0.3), 0.03)
+        inside = _step(-away, -rng.uniform(0.2, 0.3), 0.03)
         pits *= inside
         plane -= rng.uniform(0, 14) * inside
-    return np.asarray(plane - rng.uniform(30, 65) * pits)
+    return np.asarray(plane - rng.uniform(50, 80) * pits)
 
 
 def _rolled(rng: np.random.Generator, size: int) -> Plane:
@@ -136,9 +136,9 @@ def _rolled(rng: np.random.Generator, size: int) -> Plane:
     plane = rng.uniform(5, 9) * _noise(rng, size, 4, 0.9, tilt=tilt) + 5 * _noise(rng, size, 1.1, 1.1)
     plane += rng.uniform(4, 11) * _noise(rng, size, 12, 70)
     height = _noise(rng, size, 4.5, 2.6, tilt=tilt) + 0.55 * _noise(rng, size, 1.8, 1.3, tilt=tilt) + 0.8 * _noise(rng, size, 22, 22)
-    flakes = _step(height, rng.uniform(1.5, 2.3), 0.22)
+    flakes = _step(height, rng.uniform(1.4, 2.0), 0.22)
     lit = np.roll(flakes, 2, axis=0) - np.roll(flakes, -1, axis=0)
-    return np.asarray(plane + rng.uniform(25, 48) * lit - rng.uniform(18, 45) * flakes)
+    return np.asarray(plane + rng.uniform(45, 65) * lit - rng.uniform(18, 35) * flakes)
 
 
 def _scratches(rng: np.random.Generator, size: int) -> Plane:
@@ -148,14 +148,14 @@ def _scratches(rng: np.random.Generator, size: int) -> Plane:
     lean = rng.normal(0, 0.03) if rng.random() < 0.8 else rng.uniform(-0.5, 0.5)
     worn = np.clip(0.75 + 0.45 * _noise(rng, size, 0.8, rng.uniform(4, 16)), 0.2, 1.6)
     wander = rng.uniform(0.001, 0.004) * _noise(rng, size, 200, 9)
-    for _ in range(rng.integers(1, 7)):
+    for _ in range(rng.integers(2, 7)):
         bend = rng.normal(0, 0.4) if rng.random() < 0.08 else 0.0
         middle = rng.uniform(-0.45, 0.45) + (lean + rng.normal(0, 0.008)) * y + bend * y**2 + wander
-        half_width = rng.uniform(0.003, 0.009) if rng.random() < 0.8 else rng.uniform(0.012, 0.04)
+        half_width = rng.uniform(0.006, 0.012) if rng.random() < 0.8 else rng.uniform(0.012, 0.04)
         start = rng.uniform(-0.9, 0.1)
         end = rng.uniform(max(start + 0.35, -0.1), 1.0)
         ends = _step(y, start, 0.03) * _step(-y, -end, 0.03)
-        plane += rng.uniform(50, 115) * np.exp(-(((x - middle) / half_width) ** 4)) * ends * worn
+        plane += rng.uniform(70, 130) * np.exp(-(((x - middle) / half_width) ** 4)) * ends * worn
     return plane
 
 

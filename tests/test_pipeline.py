@@ -12,6 +12,8 @@ import yaml
 from command_lines import parse_slipway, words
 from first_party import ROOT, function, modules, ours, reached
 
+from cli.pipeline import DECIDE_WEIGHTS
+
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = PIPELINE["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -72,6 +74,11 @@ def test_a_stage_depends_on_the_parameters_that_it_reads(stage):
     assert set(STAGES[stage].get("params", [])) == read | of_this_run
 
 
+def test_a_finished_training_is_repeated_after_a_change_of_any_module_that_decides_weights():
+    run = {name.removeprefix("model.") for name in reached({"model.train"}) if name.startswith("model.")}
+    assert run - {"checkpoint", "shards"} == set(DECIDE_WEIGHTS), "those two store and fetch; what they hand over is checked by digest"
+
+
 def test_every_file_that_a_stage_reads_is_made_by_an_earlier_one():
     made: list[str] = []
     for stage in STAGES:
@@ -101,7 +108,7 @@ def test_dvc_reads_the_pipeline(tmp_path):
 def test_every_job_of_the_pipeline_file_is_a_make_target():
     jobs = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())
     scripts = {name: job["script"] for name, job in jobs.items() if isinstance(job, dict) and "script" in job}
-    assert scripts.keys() >= {"lint", "test"}
+    assert scripts.keys() >= {"lint", "test", "demo"}
     for name, script in scripts.items():
         assert script.split()[:2] == ["make", name]
     in_order = re.findall(r"^make (\w+)$", Path(ROOT, ".ci", "run").read_text(), re.MULTILINE)
