@@ -20,8 +20,8 @@ model: .venv/.train-installed ## The same on yours: make model DATA=FOLDER_OR_AR
 	@$(MAKE) --no-print-directory build/$(NAME).mar
 	$(SLIPWAY) try --name '$(NAME)'
 
-test: .venv/.dev-installed ## All tests but those for a cluster, browser or GPU; ARGS="-k archive" takes some
-	$(BIN)/pytest -m 'not cluster and not browser and not gpu' $(ARGS)
+test: .venv/.dev-installed ## All tests but those for a cluster or GPU; ARGS="-k archive" takes some
+	$(BIN)/pytest -m 'not cluster and not gpu' $(ARGS)
 
 lint: .venv/.dev-installed ## Style, types, the pipeline's file, the lock files
 	$(BIN)/ruff check .

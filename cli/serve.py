@@ -23,8 +23,15 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     archive: Annotated[Path, typer.Argument(help="The .mar that slipway package made.")],
+    *,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    internal_port: Annotated[
+        int | None, typer.Option(help="Tell /metrics on this port alone, for a network that callers do not reach. Default: on --port.")
+    ] = None,
+    drain_delay: Annotated[
+        float, typer.Option(help="Seconds for which requests are still taken after SIGTERM; in a cluster, about 5.", min=0, max=600)
+    ] = 0.0,
     workers: Annotated[int | None, typer.Option(help="TorchServe workers. Default: from the CPU limit.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one worker. Default: from the CPU limit.")] = None,
 ) -> None:
@@ -38,6 +45,7 @@ def serve(
     plan = make_plan(cpu_limit(), workers=workers, threads=threads)
     served = open_archive(archive)
     sock = bind(Listen(host, port))
+    internal = bind(Listen(host, internal_port)) if internal_port is not None else None
     shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     url = f"http://{shown}:{sock.getsockname()[1]}"
     try:
@@ -45,6 +53,8 @@ def serve(
             served,
             plan,
             sock=sock,
+            internal=internal,
+            drain_delay_s=drain_delay,
             stand_in=os.environ.get("SLIPWAY_TORCH_STAND_IN") != "0",
             cache=_cache_folder(),
             on_ready=lambda: _greet(served, plan, url),

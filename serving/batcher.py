@@ -6,11 +6,12 @@ large frames, every slot is busy, and the queue is ours: bounded, with an answer
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from serving.arena import Arena
 from serving.errors import error_body, unavailable
@@ -41,7 +42,8 @@ LATE = Answer(503, error_body(503, "Timeout", "no answer from the worker within 
 class Batcher:
     """Holds the queue. `submit` is the whole interface; `open` and `close` bound its life.
 
-    With `arenas`, a folder that the handler knows too, images go through shared memory there. `on_loss` is called for each lost batch.
+    With `arenas`, a folder that the handler knows too, images go through shared memory there. `on_batch` is called for each batch with
+    its number of images and what the worker says about it, None when it was lost.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class Batcher:
         max_pending: int,
         timeout_s: float,
         arenas: Path | None = None,
-        on_loss: Callable[[], None] = lambda: None,
+        on_batch: Callable[[int, dict[str, Any] | None], None] = lambda count, meta: None,
     ) -> None:
         self._max_batch, self._max_pending, self._timeout_s = max_batch, max_pending, timeout_s
-        self._on_loss = on_loss
+        self._on_batch = on_batch
         self._pending: deque[Job] = deque()
         self._idle: list[Slot] = []
         self._slots = [
@@ -142,16 +144,17 @@ class Batcher:
     def _done(self, slot: Slot, jobs: list[Job], timer: asyncio.TimerHandle, status: int | Exception, body: bytes | bytearray) -> None:
         timer.cancel()
         self._in_flight -= len(jobs)
-        try:
-            answers = _answers(body, len(jobs)) if status == 200 else [LOST] * len(jobs)
-        except (ValueError, KeyError, IndexError):
-            answers = [LOST] * len(jobs)
+        meta = None
+        answers = [LOST] * len(jobs)
+        if status == 200:
+            with contextlib.suppress(ValueError, KeyError, IndexError):
+                answers, meta = _answers(body, len(jobs))
+        self._on_batch(len(jobs), meta)
         for job, answer in zip(jobs, answers, strict=True):
             _answer(job, answer)
         if status == 200:
             self._free(slot)
         else:
-            self._on_loss()
             slot.reset()  # TorchServe closes the connection after an error; the next batch must not meet that
 
     def _late(self, slot: Slot, jobs: list[Job]) -> None:
@@ -169,12 +172,12 @@ class Batcher:
             self._idle.remove(slot)
 
 
-def _answers(body: bytes | bytearray, count: int) -> list[Answer]:
+def _answers(body: bytes | bytearray, count: int) -> tuple[list[Answer], dict[str, Any]]:
     meta, parts = frames.unpack(body)
     statuses = meta["statuses"]
     if len(statuses) != count or len(parts) != count:
         raise ValueError(f"got {len(parts)} answers for {count} images")
-    return [Answer(status, bytes(part)) for status, part in zip(statuses, parts, strict=True)]
+    return [Answer(status, bytes(part)) for status, part in zip(statuses, parts, strict=True)], meta
 
 
 def _answer(job: Job, answer: Answer) -> None:

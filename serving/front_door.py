@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from itertools import count
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from serving.batcher import Answer, Batcher
 from serving.bodies import ClientGone, Receive, images_of, read_body
 from serving.errors import ApiError, error_body, unavailable
+from serving.metrics import CONTENT_TYPE, Metrics
 from serving.readiness import Readiness
 from serving.served import Served
 
@@ -23,15 +25,22 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PREDICTIONS = "/predictions/"
+MEASURED = {"/v1/classify": "classify"}  # of what FastAPI answers
 FORM_OVERHEAD_BYTES = 4096
 log = logging.getLogger(__name__)
 
 
 class FrontDoor:
-    """Answers predictions and probes itself and hands the rest on; adds X-Request-Id and X-Slipway-Digest to every answer."""
+    """Answers predictions and probes itself and hands the rest on; adds X-Request-Id and X-Slipway-Digest to every answer.
 
-    def __init__(self, served: Served, batcher: Batcher, readiness: Readiness) -> None:
-        self._served, self._batcher, self._readiness = served, batcher, readiness
+    With `internal_port`, metrics are told on that port alone.
+    """
+
+    def __init__(
+        self, served: Served, batcher: Batcher, readiness: Readiness, metrics: Metrics, *, internal_port: int | None = None
+    ) -> None:
+        self._served, self._batcher, self._readiness, self._metrics = served, batcher, readiness, metrics
+        self._internal_port = internal_port
         self._rest: App | None = None
         self._probes = {"/readyz": self._readyz, "/healthz": self._healthz, "/ping": self._ping}
         self._digest = served.short_digest.encode()
@@ -43,6 +52,8 @@ class FrontDoor:
         path = scope["path"] if scope["type"] == "http" else ""
         if path.startswith(PREDICTIONS):
             await self._predict(scope, receive, send)
+        elif path == "/metrics" and self._internal_port in (None, scope["server"][1]):
+            await self._send(send, Answer(200, self._metrics.text()), next(self._ids), content_type=CONTENT_TYPE)
         elif path in self._probes and scope["method"] in ("GET", "HEAD"):
             await self._send(send, self._probes[path](), next(self._ids))
         else:
@@ -53,19 +64,26 @@ class FrontDoor:
         if self._rest is None:
             from serving.routes import make_app
 
-            self._rest = make_app(self._served, self._batcher, self._readiness)
+            self._rest = make_app(self._served, self._batcher, self._readiness, self._metrics)
         return self._rest
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route, started = MEASURED.get(scope.get("path", "")), time.perf_counter()
         request_id = self._request_id(dict(scope.get("headers", ())).get(b"x-request-id"))
 
         async def send_named(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id), (b"x-slipway-digest", self._digest)]
+                message["headers"] = [*message.get("headers", ()), *self._named(request_id)]
+                if route is not None:
+                    self._metrics.request(route, message["status"], time.perf_counter() - started)
             await send(message)
 
         rest = self._rest if self._rest is not None else await asyncio.to_thread(self.load_rest)
-        await rest(scope, receive, send_named)
+        self._metrics.in_flight += route is not None
+        try:
+            await rest(scope, receive, send_named)
+        finally:
+            self._metrics.in_flight -= route is not None
 
     def _readyz(self) -> Answer:
         if not self._readiness.ready:
@@ -88,7 +106,8 @@ class FrontDoor:
                 content_type = value
             elif name == b"x-request-id":
                 given_id = value
-        request_id = self._request_id(given_id)
+        request_id, started = self._request_id(given_id), time.perf_counter()
+        self._metrics.in_flight += 1
         extra: Iterable[tuple[str, str]] = ()
         try:
             answer = await self._answer(scope, receive, length, content_type)
@@ -99,16 +118,28 @@ class FrontDoor:
         except Exception:
             log.exception("request %s failed", request_id.decode())
             answer = Answer(500, ApiError(500, "Internal", f"our fault; the log has it under {request_id.decode()}").body)
+        finally:
+            self._metrics.in_flight -= 1
+        if answer.status == 200:
+            self._metrics.prediction(answer.body)
+        self._metrics.request("predictions", answer.status, time.perf_counter() - started)
         await self._send(send, answer, request_id, extra)
 
-    async def _send(self, send: Send, answer: Answer, request_id: bytes, extra: Iterable[tuple[str, str]] = ()) -> None:
+    async def _send(
+        self,
+        send: Send,
+        answer: Answer,
+        request_id: bytes,
+        extra: Iterable[tuple[str, str]] = (),
+        *,
+        content_type: bytes = b"application/json",
+    ) -> None:
         if answer.status == 503 and not extra:
             extra = (("retry-after", "1"),)
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", content_type),
             (b"content-length", b"%d" % len(answer.body)),
-            (b"x-request-id", request_id),
-            (b"x-slipway-digest", self._digest),
+            *self._named(request_id),
         ]
         headers.extend((name.encode(), value.encode()) for name, value in extra)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -142,6 +173,11 @@ class FrontDoor:
             raise
         finally:
             connection.awaited = None
+
+    def _named(self, request_id: bytes) -> list[tuple[bytes, bytes]]:
+        """Headers of every answer. While stopping, clients are told to connect anew, to a server that stays."""
+        headers = [(b"x-request-id", request_id), (b"x-slipway-digest", self._digest)]
+        return [*headers, (b"connection", b"close")] if self._readiness.draining else headers
 
     def _request_id(self, given: bytes | None) -> bytes:
         if given and len(given) <= 128 and given.isascii() and given.decode("latin-1").isprintable():

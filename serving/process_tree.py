@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.batcher import MAX_FRAME_BYTES, Batcher
 from serving.plan import Plan
@@ -58,6 +58,8 @@ def serve(
     plan: Plan,
     *,
     sock: socket.socket,
+    internal: socket.socket | None,
+    drain_delay_s: float,
     stand_in: bool,
     cache: Path | None,
     on_ready: Callable[[], None],
@@ -65,7 +67,9 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight and return.
 
-    `on_ready` is called once, `say` with each message for people. JVM class caches lie in the folder `cache`.
+    With `internal`, metrics are told there alone. After a signal readiness fails at once, but requests are taken for `drain_delay_s`
+    more: whoever sends them, a Kubernetes Service for one, needs that long to hear of it. `on_ready` is called once, `say` with
+    each message for people. JVM class caches lie in the folder `cache`.
 
     Raises: ValueError when the archive does not come up, with the worker's reason; ServingFailed when the tree broke down later.
     """
@@ -75,7 +79,9 @@ def serve(
         import uvloop  # after the JVM was started: what follows is done while it boots
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(torchserve, served, plan, sock=sock, on_ready=on_ready, say=say))
+            runner.run(
+                _serve(torchserve, served, plan, sock=sock, internal=internal, drain_delay_s=drain_delay_s, on_ready=on_ready, say=say)
+            )
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a second signal: no patience left
     finally:
@@ -83,11 +89,26 @@ def serve(
 
 
 async def _serve(
-    torchserve: TorchServe, served: Served, plan: Plan, *, sock: socket.socket, on_ready: Callable[[], None], say: Callable[[str], None]
+    torchserve: TorchServe,
+    served: Served,
+    plan: Plan,
+    *,
+    sock: socket.socket,
+    internal: socket.socket | None,
+    drain_delay_s: float,
+    on_ready: Callable[[], None],
+    say: Callable[[str], None],
 ) -> None:
     from serving.front_door import FrontDoor
+    from serving.metrics import Metrics
 
     readiness = Readiness()
+
+    def on_batch(count: int, meta: dict[str, Any] | None) -> None:
+        metrics.batch(count, meta)
+        if meta is None:
+            readiness.look_now()
+
     batcher = Batcher(
         torchserve.inference_socket,
         served.name,
@@ -96,16 +117,17 @@ async def _serve(
         max_pending=plan.max_pending,
         timeout_s=RESPONSE_TIMEOUT_S + 5,
         arenas=torchserve.arenas if served.reads_arenas else None,
-        on_loss=readiness.look_now,
+        on_batch=on_batch,
     )
-    door = FrontDoor(served, batcher, readiness)
+    metrics = Metrics(served, queue=lambda: batcher.pending, ready=lambda: readiness.ready)
+    door = FrontDoor(served, batcher, readiness, metrics, internal_port=internal.getsockname()[1] if internal else None)
     server = _http_server(door)
 
     def ready() -> None:
         on_ready()
         asyncio.get_running_loop().run_in_executor(None, door.load_rest)
 
-    http = asyncio.create_task(server.serve(sockets=[sock]))
+    http = asyncio.create_task(server.serve(sockets=[sock, internal] if internal else [sock]))
     child = asyncio.create_task(torchserve.follow(lambda line: say(f"torchserve: {line}") if readiness.open else None))
     watch = asyncio.create_task(_come_up(torchserve, batcher, readiness, served, plan, on_ready=ready))
     asked = asyncio.create_task(_asked_to_stop(asyncio.current_task()))
@@ -115,6 +137,9 @@ async def _serve(
             raise _why(readiness, torchserve, child, watch)
         watch.cancel()
         readiness.drain("stopping")
+        if drain_delay_s:
+            say(f"stopping; requests are still taken for {drain_delay_s:g} s")
+            await asyncio.wait((child, http), timeout=drain_delay_s)
         server.should_exit = True
         await http
         readiness.close("stopped")

@@ -27,6 +27,7 @@ class Readiness:
     def __init__(self) -> None:
         self.ready = False
         self.open = False
+        self.draining = False
         self.reason = "the model is being loaded"
         self._kick = asyncio.Event()
 
@@ -36,7 +37,7 @@ class Readiness:
 
     def drain(self, reason: str) -> None:
         """Not ready any more, but open: what still comes is answered."""
-        self.ready, self.reason = False, reason
+        self.ready, self.draining, self.reason = False, True, reason
 
     def close(self, reason: str) -> None:
         """Neither ready nor open any more: nothing can be answered."""

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from serving.batcher import Answer, Batcher
 from serving.bodies import ClientGone, Part, images_of, read_body
 from serving.errors import ApiError, error_body, unavailable
+from serving.metrics import Metrics
+from serving.page import add_page
 from serving.readiness import Readiness
 from serving.served import Served
 
@@ -61,7 +63,7 @@ class Classification(BaseModel):
     results: list[Result]
 
 
-def make_app(served: Served, batcher: Batcher, readiness: Readiness) -> FastAPI:
+def make_app(served: Served, batcher: Batcher, readiness: Readiness, metrics: Metrics) -> FastAPI:
     """The FastAPI application for one archive."""
     app = FastAPI(
         title="Slipway",
@@ -72,7 +74,8 @@ def make_app(served: Served, batcher: Batcher, readiness: Readiness) -> FastAPI:
     )
     _add_error_handlers(app)
     _add_state_routes(app, served)
-    _add_image_routes(app, served, batcher, readiness)
+    add_page(app, served)
+    _add_image_routes(app, served, batcher, readiness, metrics)
     return app
 
 
@@ -114,12 +117,8 @@ def _add_state_routes(app: FastAPI, served: Served) -> None:
         about = {key: value for key, value in served.about.items() if key not in ("golden", "golden_tolerance", "format")}
         return {"digest": served.digest, **about}
 
-    @app.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        return HTMLResponse(f'<!doctype html><title>Slipway</title><p>Slipway serves {served.name}: <a href="/docs">its API</a>.')
 
-
-def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness: Readiness) -> None:
+def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness: Readiness, metrics: Metrics) -> None:
     @app.post(
         "/predictions/{model}",
         tags=["TorchServe"],
@@ -148,6 +147,9 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         parts = images_of(request.headers.get("content-type", "").encode("latin-1"), body, fields=("files", "file", "data"))
         batcher.admit(len(parts))
         answers = await asyncio.gather(*(_answer(part, batcher, served.max_image_bytes) for part in parts))
+        for answer in answers:
+            if answer.status == 200:
+                metrics.prediction(answer.body)
         if len(answers) == 1 and answers[0].status != 200:
             retry = {"retry-after": "1"} if answers[0].status == 503 else None
             return Response(answers[0].body, answers[0].status, retry, "application/json")

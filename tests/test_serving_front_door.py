@@ -13,6 +13,7 @@ from serving.batcher import Answer
 from serving.bodies import form_parts
 from serving.errors import ApiError, unavailable
 from serving.front_door import FrontDoor
+from serving.metrics import Metrics
 from serving.readiness import Readiness
 from serving.served import Golden, Served
 
@@ -62,12 +63,14 @@ class Door:
                 "format": 1,
                 "name": "steel",
                 "version": "1.0",
+                "variant": "int8",
                 "labels": ["inclusion", "scratches"],
                 "lineage": {"commit": "abc"},
                 "golden": [],
             },
         )
-        self.app = FrontDoor(self.served, self.batcher, self.readiness)  # type: ignore[arg-type]
+        self.metrics = Metrics(self.served, queue=lambda: 7, ready=lambda: self.readiness.ready)
+        self.app = FrontDoor(self.served, self.batcher, self.readiness, self.metrics)  # type: ignore[arg-type]
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def once() -> httpx.Response:
@@ -172,7 +175,7 @@ def test_state_routes_say_what_is_served(door: Door) -> None:
     assert door.ask("GET", "/models").json() == {"models": [{"modelName": "steel", "modelUrl": "steel.mar"}]}
     info = door.ask("GET", "/info").json()
     assert info["digest"] == door.served.digest and info["lineage"] == {"commit": "abc"} and "golden" not in info
-    assert "/docs" in door.ask("GET", "/").text
+    assert 'href="docs"' in door.ask("GET", "/").text
 
 
 def test_classify_answers_one_raw_image(door: Door) -> None:
@@ -250,3 +253,12 @@ def test_when_the_client_leaves_its_image_is_forgotten(door: Door) -> None:
 
 def test_every_error_body_is_json_with_three_keys() -> None:
     assert json.loads(unavailable("Full", "later").body) == {"code": 503, "type": "Full", "message": "later"}
+
+
+def test_while_stopping_answers_still_come_and_tell_clients_to_connect_anew(door: Door) -> None:
+    assert "connection" not in door.ask("POST", "/predictions/steel", content=b"jpeg").headers
+    door.readiness.drain("stopping")
+    assert problem(door.ask("GET", "/readyz")) == (503, "NotReady")
+    for method, path in (("POST", "/predictions/steel"), ("POST", "/v1/classify"), ("GET", "/info")):
+        answer = door.ask(method, path, content=b"jpeg")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")

@@ -224,6 +224,37 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(archive: Path) -> None:
         until(lambda: not any(process.is_running() for process in family), 5)
 
 
+def test_a_sigterm_with_a_drain_delay_fails_no_request_of_clients_that_turn_away_in_time(archive: Path) -> None:
+    with serving(archive, "--drain-delay", "3", "--internal-port", "0") as serve:
+        serve.wait_until_ready()
+        assert httpx.get(f"{serve.url}/metrics").status_code == 404
+        outcomes: list[int | str] = []
+        turn_away = threading.Event()
+
+        def load() -> None:
+            with httpx.Client(timeout=30) as client:
+                while not turn_away.is_set():
+                    try:
+                        outcomes.append(client.post(f"{serve.url}/predictions/colours", content=picture(255, 0, 0)).status_code)
+                    except httpx.TransportError as error:
+                        outcomes.append(repr(error))
+
+        threads = [threading.Thread(target=load, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(outcomes) > 30, 20)
+        serve.process.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{serve.url}/readyz").status_code == 503, 1)
+        at_signal = len(outcomes)
+        time.sleep(1.5)
+        turn_away.set()
+        for thread in threads:
+            thread.join(10)
+        assert len(outcomes) > at_signal + 30
+        assert set(outcomes) == {200}
+        assert serve.process.wait(30) == 0
+
+
 def test_a_killed_parent_leaves_no_orphan(archive: Path) -> None:
     with serving(archive) as serve:
         serve.wait_until_ready()
