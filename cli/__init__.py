@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cli import bench, data, pipeline, serve, trial
+from cli import bench, data, lineage, pipeline, serve, trial
 
 app = typer.Typer(
     name="slipway",
@@ -19,6 +19,7 @@ app.add_typer(data.app, name="data")
 pipeline.register(app)
 serve.register(app)
 bench.register(app)
+lineage.register(app)
 trial.register(app)
 
 

@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add this file's commands to the command line."""
     app.command()(serve)
     app.command()(predict)
+    app.command()(key)
 
 
 def serve(
@@ -28,6 +29,9 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
     internal_port: Annotated[
         int | None, typer.Option(help="Tell /metrics on this port alone, for a network that callers do not reach. Default: on --port.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys' hashes, made by slipway key; it may change at any time. Default: no key needed.")
     ] = None,
     drain_delay: Annotated[
         float, typer.Option(help="Seconds for which requests are still taken after SIGTERM; in a cluster, about 5.", min=0, max=600)
@@ -54,6 +58,7 @@ def serve(
             plan,
             sock=sock,
             internal=internal,
+            keys=keys,
             drain_delay_s=drain_delay,
             stand_in=os.environ.get("SLIPWAY_TORCH_STAND_IN") != "0",
             cache=_cache_folder(),
@@ -86,6 +91,18 @@ def _greet(served: "Served", plan: "Plan", url: str) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for key, text in lines:
         console.print(f"[bold]{key:<9}[/]{escape(text)}")
+
+
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; appears in the log, never the key itself.")],
+    rate: Annotated[float | None, typer.Option(help="Requests a second that it may send. Default: as many as it likes.")] = None,
+) -> None:
+    """Make an API key: the key for the caller, and the line with its hash for the file that serve --keys reads."""
+    from serving.keys import new_key
+
+    secret, line = new_key(name, rate=rate)
+    typer.echo(f"key, shown this once: {secret}", err=True)
+    typer.echo(line)
 
 
 def predict(

@@ -16,6 +16,7 @@ from typing import Any
 from serving.batcher import Answer, Batcher
 from serving.bodies import ClientGone, Receive, images_of, read_body
 from serving.errors import ApiError, error_body, unavailable
+from serving.keys import Keys
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.readiness import Readiness
 from serving.served import Served
@@ -33,14 +34,21 @@ log = logging.getLogger(__name__)
 class FrontDoor:
     """Answers predictions and probes itself and hands the rest on; adds X-Request-Id and X-Slipway-Digest to every answer.
 
-    With `internal_port`, metrics are told on that port alone.
+    With `internal_port`, metrics are told on that port alone; with `keys`, images are taken only from those who have one.
     """
 
     def __init__(
-        self, served: Served, batcher: Batcher, readiness: Readiness, metrics: Metrics, *, internal_port: int | None = None
+        self,
+        served: Served,
+        batcher: Batcher,
+        readiness: Readiness,
+        metrics: Metrics,
+        *,
+        internal_port: int | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self._served, self._batcher, self._readiness, self._metrics = served, batcher, readiness, metrics
-        self._internal_port = internal_port
+        self._internal_port, self._keys = internal_port, keys
         self._rest: App | None = None
         self._probes = {"/readyz": self._readyz, "/healthz": self._healthz, "/ping": self._ping}
         self._digest = served.short_digest.encode()
@@ -69,7 +77,14 @@ class FrontDoor:
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, started = MEASURED.get(scope.get("path", "")), time.perf_counter()
-        request_id = self._request_id(dict(scope.get("headers", ())).get(b"x-request-id"))
+        headers = dict(scope.get("headers", ()))
+        request_id = self._request_id(headers.get(b"x-request-id"))
+        try:
+            if route is not None and self._keys is not None:
+                self._keys.admit(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        except ApiError as error:
+            self._metrics.request(route or "", error.status, time.perf_counter() - started)
+            return await self._send(send, Answer(error.status, error.body), request_id, error.headers.items())
 
         async def send_named(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -98,7 +113,7 @@ class FrontDoor:
         return Answer(200, _json({"status": "Healthy"})) if self._readiness.ready else Answer(503, _json({"status": "Unhealthy"}))
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length, content_type, given_id = None, b"", None
+        length, content_type, given_id, authorization, api_key = None, b"", None, None, None
         for name, value in scope["headers"]:
             if name == b"content-length":
                 length = int(value)
@@ -106,10 +121,16 @@ class FrontDoor:
                 content_type = value
             elif name == b"x-request-id":
                 given_id = value
+            elif name == b"authorization":
+                authorization = value
+            elif name == b"x-api-key":
+                api_key = value
         request_id, started = self._request_id(given_id), time.perf_counter()
         self._metrics.in_flight += 1
         extra: Iterable[tuple[str, str]] = ()
         try:
+            if self._keys is not None:
+                self._keys.admit(authorization, api_key)
             answer = await self._answer(scope, receive, length, content_type)
         except ClientGone:
             return

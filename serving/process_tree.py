@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.batcher import MAX_FRAME_BYTES, Batcher
+from serving.keys import Keys
 from serving.plan import Plan
 from serving.readiness import Readiness
 from serving.served import Served
@@ -59,6 +60,7 @@ def serve(
     *,
     sock: socket.socket,
     internal: socket.socket | None,
+    keys: Path | None,
     drain_delay_s: float,
     stand_in: bool,
     cache: Path | None,
@@ -67,9 +69,9 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight and return.
 
-    With `internal`, metrics are told there alone. After a signal readiness fails at once, but requests are taken for `drain_delay_s`
-    more: whoever sends them, a Kubernetes Service for one, needs that long to hear of it. `on_ready` is called once, `say` with
-    each message for people. JVM class caches lie in the folder `cache`.
+    With `internal`, metrics are told there alone; with `keys`, images are taken from those whose key is in that file. After a signal
+    readiness fails at once, but requests are taken for `drain_delay_s` more: whoever sends them, a Kubernetes Service for one, needs
+    that long to hear of it. `on_ready` is called once, `say` with each message for people. JVM class caches lie in the folder `cache`.
 
     Raises: ValueError when the archive does not come up, with the worker's reason; ServingFailed when the tree broke down later.
     """
@@ -80,7 +82,17 @@ def serve(
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(
-                _serve(torchserve, served, plan, sock=sock, internal=internal, drain_delay_s=drain_delay_s, on_ready=on_ready, say=say)
+                _serve(
+                    torchserve,
+                    served,
+                    plan,
+                    sock=sock,
+                    internal=internal,
+                    keys=Keys(keys) if keys else None,
+                    drain_delay_s=drain_delay_s,
+                    on_ready=on_ready,
+                    say=say,
+                )
             )
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a second signal: no patience left
@@ -95,6 +107,7 @@ async def _serve(
     *,
     sock: socket.socket,
     internal: socket.socket | None,
+    keys: Keys | None,
     drain_delay_s: float,
     on_ready: Callable[[], None],
     say: Callable[[str], None],
@@ -120,7 +133,7 @@ async def _serve(
         on_batch=on_batch,
     )
     metrics = Metrics(served, queue=lambda: batcher.pending, ready=lambda: readiness.ready)
-    door = FrontDoor(served, batcher, readiness, metrics, internal_port=internal.getsockname()[1] if internal else None)
+    door = FrontDoor(served, batcher, readiness, metrics, internal_port=internal.getsockname()[1] if internal else None, keys=keys)
     server = _http_server(door)
 
     def ready() -> None:
