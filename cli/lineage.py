@@ -47,7 +47,7 @@ def _of_file(digest: str, folder: Path) -> dict[str, Any]:
     found = [archive for archive in map(read, sorted(folder.glob("*.mar"))) if archive.digest.startswith(digest.lower())]
     if len(found) != 1 or len(digest) < 6:
         raise ValueError(
-            f"got {digest}, which {len(found)} of the archives in {folder} begin with; wanted at least 6 hex digits of one archive's sha256: "
+            f"got {digest}, which {len(found)} archives in {folder} begin with; wanted at least 6 hex digits of one archive's sha256: "
             "give --in FOLDER where it lies, or --url of the server that answered"
         )
     return {"digest": found[0].digest, **found[0].about}

@@ -26,7 +26,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PREDICTIONS = "/predictions/"
-MEASURED = {"/v1/classify": "classify"}  # of what FastAPI answers
 FORM_OVERHEAD_BYTES = 4096
 log = logging.getLogger(__name__)
 
@@ -48,6 +47,7 @@ class FrontDoor:
         keys: Keys | None = None,
     ) -> None:
         self._served, self._batcher, self._readiness, self._metrics = served, batcher, readiness, metrics
+        self._taking_images = {"/v1/classify": "classify", f"/v2/models/{served.name}/infer": "infer"}  # of what FastAPI answers
         self._internal_port, self._keys = internal_port, keys
         self._rest: App | None = None
         self._probes = {"/readyz": self._readyz, "/healthz": self._healthz, "/ping": self._ping}
@@ -76,7 +76,7 @@ class FrontDoor:
         return self._rest
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route, started = MEASURED.get(scope.get("path", "")), time.perf_counter()
+        route, started = self._taking_images.get(scope.get("path", "")), time.perf_counter()
         headers = dict(scope.get("headers", ()))
         request_id = self._request_id(headers.get(b"x-request-id"))
         try:

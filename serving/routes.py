@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from serving.batcher import Answer, Batcher
 from serving.bodies import ClientGone, Part, images_of, read_body
 from serving.errors import ApiError, error_body, unavailable
+from serving.kserve import add_kserve
 from serving.metrics import Metrics
 from serving.page import add_page
 from serving.readiness import Readiness
@@ -76,6 +77,7 @@ def make_app(served: Served, batcher: Batcher, readiness: Readiness, metrics: Me
     _add_state_routes(app, served)
     add_page(app, served)
     _add_image_routes(app, served, batcher, readiness, metrics)
+    add_kserve(app, served, batcher, readiness, metrics)
     return app
 
 
