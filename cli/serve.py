@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +11,16 @@ import typer
 
 if TYPE_CHECKING:
     from serving.client import Prediction
-    from serving.plan import Plan
     from serving.served import Served
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+class Runtime(StrEnum):
+    """What runs the archive."""
+
+    torchserve = "torchserve"
+    flask = "flask"
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +35,9 @@ def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    runtime: Annotated[
+        Runtime, typer.Option(help="What runs the archive: torchserve, or flask under gunicorn, which needs no Java and batches nothing.")
+    ] = Runtime.torchserve,
     internal_port: Annotated[
         int | None, typer.Option(help="Tell /metrics on this port alone, for a network that callers do not reach. Default: on --port.")
     ] = None,
@@ -39,7 +50,7 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="TorchServe workers. Default: from the CPU limit.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one worker. Default: from the CPU limit.")] = None,
 ) -> None:
-    """Serve one archive over HTTP: TorchServe behind the front door."""
+    """Serve one archive over HTTP: TorchServe behind the front door, or Flask alone."""
     from serving.handler.resources import cpu_limit
     from serving.plan import make_plan
     from serving.process_tree import Listen, ServingFailed, bind
@@ -48,10 +59,16 @@ def serve(
 
     plan = make_plan(cpu_limit(), workers=workers, threads=threads)
     served = open_archive(archive)
+    if runtime is Runtime.flask and (internal_port is not None or keys is not None or drain_delay):
+        raise ValueError("--internal-port, --keys and --drain-delay are the front door's: leave them out, or take --runtime torchserve")
     sock = bind(Listen(host, port))
     internal = bind(Listen(host, internal_port)) if internal_port is not None else None
     shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     url = f"http://{shown}:{sock.getsockname()[1]}"
+    if runtime is Runtime.flask:
+        from serving.flask_app import serve as run_flask
+
+        return run_flask(served, plan, sock=sock, on_ready=lambda: _greet(served, url, [f"Flask, {plan.workers} processes, one CPU each"]))
     try:
         run(
             served,
@@ -62,7 +79,7 @@ def serve(
             drain_delay_s=drain_delay,
             stand_in=os.environ.get("SLIPWAY_TORCH_STAND_IN") != "0",
             cache=_cache_folder(),
-            on_ready=lambda: _greet(served, plan, url),
+            on_ready=lambda: _greet(served, url, plan.reasons),
             say=lambda line: typer.echo(f"slipway: {line}", err=True),
         )
     except ServingFailed as error:
@@ -76,15 +93,15 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("SLIPWAY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipway")
 
 
-def _greet(served: "Served", plan: "Plan", url: str) -> None:
+def _greet(served: "Served", url: str, reasons: Sequence[str]) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     lines = [
         ("model", f"{served.name} {served.version}, {len(served.labels)} classes, {served.about['variant']}"),
         ("archive", f"{served.path} (sha256 {served.short_digest})"),
-        *(("" if number else "plan", reason) for number, reason in enumerate(plan.reasons)),
-        ("ready at", f"{url} (API: {url}/docs)"),
+        *(("" if number else "plan", reason) for number, reason in enumerate(reasons)),
+        ("ready at", url),
         ("try", f"curl --data-binary @image.jpg {url}/predictions/{served.name}"),
         ("stop", "Ctrl-C"),
     ]

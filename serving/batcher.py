@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from serving.arena import Arena
 from serving.errors import error_body, unavailable
-from serving.handler import frames
+from serving.handler import BATCHES, frames
 from serving.slot import Slot
 
 MAX_FRAME_BYTES = 8 << 20
+SIZES = (2 * BATCHES[0], *BATCHES)  # of a request: what the handler infers at once, or twice that
 
 
 class Answer(NamedTuple):
@@ -127,8 +128,9 @@ class Batcher:
             slot.send([job.image for job in jobs], partial(self._done, slot, jobs, timer), alone=alone)
 
     def _take(self) -> list[Job]:
-        """The next jobs that go together: a fair share of the images in the system, bounded in number and bytes."""
-        share = min(self._max_batch, -(-(len(self._pending) + self._in_flight) // len(self._slots)))
+        """The next jobs that go together: a fair share of the images in the system, but no remainder that the worker would infer alone."""
+        fair = min(self._max_batch, -(-(len(self._pending) + self._in_flight) // len(self._slots)))
+        share = next(size for size in SIZES if size <= fair)
         jobs: list[Job] = []
         size = 0
         while self._pending and len(jobs) < share:

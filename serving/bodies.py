@@ -32,7 +32,7 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
     Raises: ApiError 413 TooLarge, 408 BodyTimeout, 400 EmptyBody; ClientGone.
     """
     if length is not None and length > limit:
-        raise _too_large(length, limit)
+        raise too_large(length, limit)
     message = await receive()
     body = message.get("body", b"")
     if message.get("more_body"):
@@ -44,9 +44,9 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
     elif message["type"] == "http.disconnect":
         raise ClientGone
     if len(body) > limit:
-        raise _too_large(len(body), limit)
+        raise too_large(len(body), limit)
     if not body:
-        raise ApiError(400, "EmptyBody", "got an empty body, wanted an image: send its bytes, for example curl --data-binary @image.jpg")
+        raise empty_body()
     return bytes(body)
 
 
@@ -59,7 +59,7 @@ async def _rest(receive: Receive, first: bytes, limit: int) -> bytes:
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
-            raise _too_large(size, limit)
+            raise too_large(size, limit)
         more = message.get("more_body", False)
     return b"".join(chunks)
 
@@ -120,5 +120,11 @@ def _parameters(value: bytes) -> Message:
     return message
 
 
-def _too_large(size: int, limit: int) -> ApiError:
+def empty_body() -> ApiError:
+    """The answer to nothing."""
+    return ApiError(400, "EmptyBody", "got an empty body, wanted an image: send its bytes, for example curl --data-binary @image.jpg")
+
+
+def too_large(size: int, limit: int) -> ApiError:
+    """The answer to more bytes than an image may have."""
     return ApiError(413, "TooLarge", f"got {size} bytes, at most {limit} are allowed: send a smaller image")

@@ -1,12 +1,11 @@
 """Everything but predictions: readiness, health, lists, lineage, /v1/classify, OpenAPI. Errors have the one error body."""
 
 import asyncio
-import json
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -17,6 +16,7 @@ from serving.kserve import add_kserve
 from serving.metrics import Metrics
 from serving.page import add_page
 from serving.readiness import Readiness
+from serving.results import classification
 from serving.served import Served
 
 MAX_CLASSIFY_BYTES = 64 << 20
@@ -116,8 +116,7 @@ def _add_state_routes(app: FastAPI, served: Served) -> None:
 
     @app.get("/info", tags=["state"], summary="What is served and where it comes from")
     async def info() -> dict[str, Any]:
-        about = {key: value for key, value in served.about.items() if key not in ("golden", "golden_tolerance", "format")}
-        return {"digest": served.digest, **about}
+        return served.info()
 
 
 def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness: Readiness, metrics: Metrics) -> None:
@@ -136,7 +135,6 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         summary="Classify one image or many; an error of one image is its own",
         openapi_extra={"requestBody": FILES_BODY},
         response_model=Classification,
-        response_model_exclude_none=True,
     )
     async def classify(request: Request) -> Any:
         if not readiness.open:
@@ -152,24 +150,12 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         for answer in answers:
             if answer.status == 200:
                 metrics.prediction(answer.body)
-        if len(answers) == 1 and answers[0].status != 200:
-            retry = {"retry-after": "1"} if answers[0].status == 503 else None
-            return Response(answers[0].body, answers[0].status, retry, "application/json")
-        results = [_result(part, answer) for part, answer in zip(parts, answers, strict=True)]
-        worst = max(answer.status for answer in answers) if all(answer.status != 200 for answer in answers) else 200
-        content = Classification(model=served.name, version=served.version, digest=served.digest, results=results)
-        return JSONResponse(content.model_dump(exclude_none=True), worst)
+        status, content = classification(served, parts, answers)
+        retry = {"retry-after": "1"} if status == 503 else None
+        return Response(content, status, retry, "application/json")
 
 
 async def _answer(part: Part, batcher: Batcher, limit: int) -> Answer:
     if len(part.data) > limit:
         return Answer(413, error_body(413, "TooLarge", f"got {len(part.data)} bytes, at most {limit} are allowed: send a smaller image"))
     return await batcher.submit(part.data)
-
-
-def _result(part: Part, answer: Answer) -> Result:
-    content = json.loads(answer.body)
-    if answer.status != 200:
-        return Result(file=part.filename, error=Problem(**content))
-    label = max(content, key=content.__getitem__)
-    return Result(file=part.filename, label=label, probability=content[label], probabilities=content)

@@ -32,6 +32,11 @@ class Served:
     reads_arenas: bool
     about: dict[str, Any]
 
+    def info(self) -> dict[str, Any]:
+        """What /info tells: the digest, and all that the archive says about itself but for its golden images."""
+        about = {key: value for key, value in self.about.items() if key not in ("golden", "golden_tolerance", "format")}
+        return {"digest": self.digest, **about}
+
     @property
     def short_digest(self) -> str:
         """The first 12 hex digits of the sha256 of the archive's bytes."""
