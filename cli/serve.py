@@ -115,7 +115,7 @@ def key(
     rate: Annotated[float | None, typer.Option(help="Requests a second that it may send. Default: as many as it likes.")] = None,
 ) -> None:
     """Make an API key: the key for the caller, and the line with its hash for the file that serve --keys reads."""
-    from serving.keys import new_key
+    from serving.front_door.keys import new_key
 
     secret, line = new_key(name, rate=rate)
     typer.echo(f"key, shown this once: {secret}", err=True)

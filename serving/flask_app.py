@@ -16,10 +16,10 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from serving.archive import load_handler, read, unpack
-from serving.bodies import empty_body, images_of, too_large
-from serving.errors import ApiError, error_body
+from serving.front_door.bodies import empty_body, images_of, too_large
+from serving.front_door.errors import ApiError, error_body
+from serving.front_door.results import Classified, classification
 from serving.plan import Plan
-from serving.results import Classified, classification
 from serving.served import Served
 
 THREADS = 8  # of one process: they read slow clients' bodies while one image is computed

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.batcher import MAX_FRAME_BYTES, Batcher
-from serving.keys import Keys
+from serving.front_door.batcher import MAX_FRAME_BYTES, Batcher
+from serving.front_door.keys import Keys
+from serving.front_door.readiness import Readiness
 from serving.plan import Plan
-from serving.readiness import Readiness
 from serving.served import Served
-from serving.torchserve import TorchServe
-from serving.torchserve_config import RESPONSE_TIMEOUT_S, STARTUP_TIMEOUT_S
+from serving.torchserve.child import TorchServe
+from serving.torchserve.config import RESPONSE_TIMEOUT_S, STARTUP_TIMEOUT_S
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
-    from serving.front_door import FrontDoor
+    from serving.front_door.application import FrontDoor
 
 DRAIN_S = 30
 KEEP_ALIVE_S = 75
@@ -112,8 +112,8 @@ async def _serve(
     on_ready: Callable[[], None],
     say: Callable[[str], None],
 ) -> None:
-    from serving.front_door import FrontDoor
-    from serving.metrics import Metrics
+    from serving.front_door.application import FrontDoor
+    from serving.front_door.metrics import Metrics
 
     readiness = Readiness()
 
@@ -170,7 +170,7 @@ async def _serve(
 def _http_server(door: "FrontDoor") -> "Server":
     from uvicorn import Config, Server
 
-    from serving.connection import Connection
+    from serving.front_door.connection import Connection
 
     class DoorServer(Server):
         @contextlib.contextmanager

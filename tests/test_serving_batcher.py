@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from serving import batcher as module
-from serving.batcher import Batcher
-from serving.errors import ApiError
+from serving.front_door import batcher as module
+from serving.front_door.batcher import Batcher
+from serving.front_door.errors import ApiError
 from serving.handler import frames
 
 Reply = Callable[[list[bytes]], Awaitable[tuple[int, bytes] | None]]
@@ -247,7 +247,7 @@ def test_without_room_in_shared_memory_images_go_through_torchserve(tmp_path: Pa
 
     async def scenario() -> None:
         async with running(arenas=tmp_path) as (batcher, fake):
-            monkeypatch.setattr("serving.arena.os.pwritev", full)
+            monkeypatch.setattr("serving.torchserve.arena.os.pwritev", full)
             assert (await batcher.submit(b"one")).status == 200
             assert fake.batches == [[b"one"]] and "arena" not in fake.metas[0]
 

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.batcher import Answer
-from serving.bodies import form_parts
-from serving.errors import ApiError, unavailable
-from serving.front_door import FrontDoor
-from serving.metrics import Metrics
-from serving.readiness import Readiness
+from serving.front_door.application import FrontDoor
+from serving.front_door.batcher import Answer
+from serving.front_door.bodies import form_parts
+from serving.front_door.errors import ApiError, unavailable
+from serving.front_door.metrics import Metrics
+from serving.front_door.readiness import Readiness
 from serving.served import Golden, Served
 
 GOOD = b'{"scratches":0.9,"inclusion":0.1}'

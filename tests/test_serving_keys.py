@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from test_serving_front_door import Door, problem
 
-from serving import keys as module
-from serving.errors import ApiError
-from serving.keys import Keys, new_key, read_keys
+from serving.front_door import keys as module
+from serving.front_door.errors import ApiError
+from serving.front_door.keys import Keys, new_key, read_keys
 
 
 def line(name: str, key: str, rate: str = "") -> str:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_serving_front_door import Door
 
-from serving.metrics import Metrics
+from serving.front_door.metrics import Metrics
 
 Labels = dict[str, str]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from serving.java import class_cache, class_cache_flag, find_java, java_flags
 from serving.plan import make_plan
-from serving.private_folder import PrivateFolder
-from serving.torchserve_config import STAND_IN, config_properties, environment
-from serving.torchserve_log import Log
+from serving.torchserve.config import STAND_IN, config_properties, environment
+from serving.torchserve.java import class_cache, class_cache_flag, find_java, java_flags
+from serving.torchserve.log import Log
+from serving.torchserve.private_folder import PrivateFolder
 
 
 def properties(text: str) -> dict[str, str]:
@@ -108,7 +108,10 @@ def test_the_log_falls_back_to_the_last_exception_and_then_to_the_last_lines() -
 def test_the_folder_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     alive = PrivateFolder()
-    code = "import os; from serving.private_folder import PrivateFolder; print(PrivateFolder().path, flush=True); os.kill(os.getpid(), 9)"
+    code = (
+        "import os; from serving.torchserve.private_folder import PrivateFolder; "
+        "print(PrivateFolder().path, flush=True); os.kill(os.getpid(), 9)"
+    )
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30, check=False)
     killed = Path(run.stdout.strip())

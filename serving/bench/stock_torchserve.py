@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serving.bench.servers import Server, free_port, started
-from serving.java import find_java
+from serving.torchserve.java import find_java
 
 MODEL = "stock"
 SIZE_PX = 224  # what image_classifier crops to; it cannot be told otherwise

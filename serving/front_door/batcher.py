@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from serving.arena import Arena
-from serving.errors import error_body, unavailable
+from serving.front_door.errors import error_body, unavailable
 from serving.handler import BATCHES, frames
-from serving.slot import Slot
+from serving.torchserve.arena import Arena
+from serving.torchserve.slot import Slot
 
 MAX_FRAME_BYTES = 8 << 20
 SIZES = (2 * BATCHES[0], *BATCHES)  # of a request: what the handler infers at once, or twice that

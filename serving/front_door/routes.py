@@ -9,14 +9,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from serving.batcher import Answer, Batcher
-from serving.bodies import ClientGone, Part, images_of, read_body
-from serving.errors import ApiError, error_body, unavailable
-from serving.kserve import add_kserve
-from serving.metrics import Metrics
-from serving.page import add_page
-from serving.readiness import Readiness
-from serving.results import classification
+from serving.front_door.batcher import Answer, Batcher
+from serving.front_door.bodies import ClientGone, Part, images_of, read_body
+from serving.front_door.errors import ApiError, error_body, unavailable
+from serving.front_door.kserve import add_kserve
+from serving.front_door.metrics import Metrics
+from serving.front_door.page import add_page
+from serving.front_door.readiness import Readiness
+from serving.front_door.results import classification
 from serving.served import Served
 
 MAX_CLASSIFY_BYTES = 64 << 20

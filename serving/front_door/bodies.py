@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from email.message import Message
 from typing import Any, NamedTuple
 
-from serving.errors import ApiError
+from serving.front_door.errors import ApiError
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]

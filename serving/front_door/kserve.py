@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serving.batcher import Batcher
-from serving.bodies import ClientGone, read_body
-from serving.errors import ApiError, unavailable
-from serving.metrics import Metrics
-from serving.readiness import Readiness
+from serving.front_door.batcher import Batcher
+from serving.front_door.bodies import ClientGone, read_body
+from serving.front_door.errors import ApiError, unavailable
+from serving.front_door.metrics import Metrics
+from serving.front_door.readiness import Readiness
 from serving.served import Served
 
 MAX_BODY_BYTES = 64 << 20

@@ -1,4 +1,4 @@
-"""The front door: an ASGI application that answers predictions and probes itself; every other path goes to FastAPI (serving/routes.py).
+"""The front door: an ASGI application that answers predictions and probes itself; the rest goes to FastAPI (routes.py).
 
 A prediction costs the front door about a quarter of a millisecond of CPU; the same through a FastAPI route and httpx costs several.
 FastAPI is loaded when the model is ready, or when the first request needs it: importing it takes as long as loading a model.
@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from itertools import count
 from typing import Any
 
-from serving.batcher import Answer, Batcher
-from serving.bodies import ClientGone, Receive, images_of, read_body
-from serving.errors import ApiError, error_body, unavailable
-from serving.keys import Keys
-from serving.metrics import CONTENT_TYPE, Metrics
-from serving.readiness import Readiness
+from serving.front_door.batcher import Answer, Batcher
+from serving.front_door.bodies import ClientGone, Receive, images_of, read_body
+from serving.front_door.errors import ApiError, error_body, unavailable
+from serving.front_door.keys import Keys
+from serving.front_door.metrics import CONTENT_TYPE, Metrics
+from serving.front_door.readiness import Readiness
 from serving.served import Served
 
 Scope = MutableMapping[str, Any]
@@ -70,7 +70,7 @@ class FrontDoor:
     def load_rest(self) -> App:
         """The FastAPI application; takes most of a second the first time."""
         if self._rest is None:
-            from serving.routes import make_app
+            from serving.front_door.routes import make_app
 
             self._rest = make_app(self._served, self._batcher, self._readiness, self._metrics)
         return self._rest

@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.errors import error_body
+from serving.front_door.errors import error_body
 
 HEADERS_TIMEOUT_S = 30.0
 

@@ -5,8 +5,8 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 
-from serving.batcher import Batcher
-from serving.errors import ApiError
+from serving.front_door.batcher import Batcher
+from serving.front_door.errors import ApiError
 from serving.served import Golden, Served
 
 POLL_S = 1.0

@@ -65,7 +65,7 @@ def config_properties(folder: Path, model: str, version: str, *, plan: Plan, max
 
 
 def environment(folder: Path, plan: Plan, *, stand_in: bool, arenas: Path) -> dict[str, str]:
-    """The environment of the JVM and of its workers; with `stand_in`, their torch is an empty class (serving/torch_stand_in)."""
+    """The environment of the JVM and of its workers; with `stand_in`, their torch is an empty class (serving/torchserve/torch_stand_in)."""
     path = [str(STAND_IN)] * stand_in + [os.environ[name] for name in ("PYTHONPATH",) if name in os.environ]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(path),

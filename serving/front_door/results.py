@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from serving.bodies import Part
+from serving.front_door.bodies import Part
 from serving.served import Served
 
 Classified = tuple[int, bytes]  # an image's status and JSON body

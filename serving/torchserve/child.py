@@ -22,13 +22,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from serving.arena import SHARED_MEMORY
-from serving.java import class_cache, class_cache_flag, find_java, java_flags
 from serving.plan import Plan
-from serving.private_folder import PrivateFolder
 from serving.served import Served
-from serving.torchserve_config import LOG4J, config_properties, environment
-from serving.torchserve_log import Log
+from serving.torchserve.arena import SHARED_MEMORY
+from serving.torchserve.config import LOG4J, config_properties, environment
+from serving.torchserve.java import class_cache, class_cache_flag, find_java, java_flags
+from serving.torchserve.log import Log
+from serving.torchserve.private_folder import PrivateFolder
 
 PR_SET_PDEATHSIG = 1
 RECORD_TIMEOUT_S = 20

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.errors import ApiError
+from serving.front_door.errors import ApiError
 
 LOOK_S = 1.0
 BURST_S = 1.0

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.arena import Arena
 from serving.handler import frames
-from serving.upstream import Done, Upstream, connect
+from serving.torchserve.arena import Arena
+from serving.torchserve.upstream import Done, Upstream, connect
 
 RECONNECT_S = 0.1
 

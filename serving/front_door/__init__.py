@@ -1,0 +1,1 @@
+"""The front door: HTTP, the queue, readiness, keys, metrics and the page."""
