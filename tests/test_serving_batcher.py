@@ -157,6 +157,25 @@ def test_beyond_max_pending_the_answer_is_503_at_once() -> None:
     asyncio.run(scenario())
 
 
+def test_few_large_images_fill_the_queue_as_many_small_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 10)
+
+    async def scenario() -> None:
+        async with running(slots=1, max_pending=100) as (batcher, fake):
+            fake.gate.clear()
+            first = batcher.submit(b"in flight, and so no part of the queue"[:10])
+            waits = batcher.submit(b"123456")
+            with pytest.raises(ApiError, match="may: send it again"):
+                batcher.submit(b"12345")
+            waits.cancel()
+            instead = batcher.submit(b"1234567890")
+            fake.gate.set()
+            assert [answer.status for answer in await asyncio.gather(first, instead)] == [200, 200]
+            assert (await batcher.submit(b"1234567890")).status == 200
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("fault", ["connection lost", "503", "500", "no frames", "too few answers"])
 def test_a_lost_worker_costs_its_batch_only(fault: str) -> None:
     async def scenario() -> None:

@@ -19,6 +19,7 @@ from serving.torchserve.arena import Arena
 from serving.torchserve.slot import Slot
 
 MAX_FRAME_BYTES = 8 << 20
+MAX_PENDING_BYTES = 256 << 20
 SIZES = (2 * BATCHES[0], *BATCHES)  # of a request: what the handler infers at once, or twice that
 
 
@@ -62,6 +63,7 @@ class Batcher:
         self._max_batch, self._max_pending, self._timeout_s = max_batch, max_pending, timeout_s
         self._on_batch = on_batch
         self._pending: deque[Job] = deque()
+        self._pending_bytes = 0
         self._idle: list[Slot] = []
         self._slots = [
             Slot(
@@ -96,25 +98,34 @@ class Batcher:
             slot.close()
         while self._pending:
             _answer(self._pending.popleft(), LOST)
+        self._pending_bytes = 0
 
     def submit(self, image: bytes) -> "asyncio.Future[Answer]":
         """The answer of `image`, to be awaited; cancel it when nobody waits any more.
 
-        Raises: ApiError 503 Full when as many images wait as may.
+        Raises: ApiError 503 Full when as many images or bytes wait as may.
         """
-        self.admit(1)
+        self.admit(1, len(image))
         job = Job(image, asyncio.get_running_loop().create_future())
         self._pending.append(job)
+        self._pending_bytes += len(image)
         if self._idle:
             self._dispatch()
         return job.answer
 
-    def admit(self, count: int) -> None:
-        """Do nothing when `count` more images may wait, else raise ApiError 503 Full."""
-        if len(self._pending) + count > self._max_pending:
-            self._pending = deque(job for job in self._pending if not job.answer.done())
-            if len(self._pending) + count > self._max_pending:
-                raise unavailable("Full", f"{len(self._pending)} images wait, {self._max_pending} may: send it again after a second")
+    def admit(self, count: int, size: int = 0) -> None:
+        """Do nothing when `count` more images, of `size` bytes in all, may wait; else raise ApiError 503 Full."""
+        if self._fits(count, size):
+            return
+        self._pending = deque(job for job in self._pending if not job.answer.done())
+        self._pending_bytes = sum(len(job.image) for job in self._pending)
+        if not self._fits(count, size):
+            waiting = f"{len(self._pending)} images of {self._pending_bytes >> 20} MiB wait"
+            allowed = f"{self._max_pending} of {MAX_PENDING_BYTES >> 20} MiB may"
+            raise unavailable("Full", f"{waiting}, {allowed}: send it again after a second")
+
+    def _fits(self, count: int, size: int) -> bool:
+        return len(self._pending) + count <= self._max_pending and self._pending_bytes + size <= MAX_PENDING_BYTES
 
     def _dispatch(self) -> None:
         while self._idle and self._pending:
@@ -141,6 +152,7 @@ class Batcher:
                     break
                 jobs.append(job)
             self._pending.popleft()
+            self._pending_bytes -= len(job.image)
         return jobs
 
     def _done(self, slot: Slot, jobs: list[Job], timer: asyncio.TimerHandle, status: int | Exception, body: bytes | bytearray) -> None:
