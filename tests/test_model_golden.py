@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 
-import hostile
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +10,7 @@ from PIL import Image
 from model.drift_reference import drift_reference
 from model.golden import awkward, golden_images
 from model.shards import read_bytes, read_index
+from serving.bench import pictures
 from serving.handler.decode import Preprocess, decode
 
 TO = Preprocess(size_px=32, resize_px=32, max_image_bytes=1 << 24, max_pixels=1 << 24)
@@ -26,7 +26,7 @@ def test_the_surest_right_image_of_each_class_is_taken(tiny: Path) -> None:
         best = max(index for index, record in enumerate(records) if record.label == label and record.split == "test" and right[index])
         assert files[f"golden/{label}.png"] == read_bytes(tiny / "data", records[best])
     assert golden_images(tiny / "data", records, right, sure) == files
-    assert len(files) == 3 + len(awkward(hostile.images()["baseline"]))
+    assert len(files) == 3 + len(awkward(pictures.images()["baseline"]))
 
 
 def test_nothing_that_is_right_is_told_in_words(tiny: Path) -> None:
@@ -36,9 +36,9 @@ def test_nothing_that_is_right_is_told_in_words(tiny: Path) -> None:
 
 
 def test_every_odd_encoding_decodes_to_the_picture_that_went_in() -> None:
-    picture = hostile.photo(64, 64, seed=3)
-    files = awkward(hostile.encode(picture, "PNG"))
-    assert files == awkward(hostile.encode(picture, "PNG"))
+    picture = pictures.photo(64, 64, seed=3)
+    files = awkward(pictures.encode(picture, "PNG"))
+    assert files == awkward(pictures.encode(picture, "PNG"))
     small = picture.resize((32, 32), Image.Resampling.BILINEAR)
     grey = np.repeat(np.asarray(small.convert("L"))[..., None], 3, axis=2)
     wanted = {
@@ -55,16 +55,16 @@ def test_every_odd_encoding_decodes_to_the_picture_that_went_in() -> None:
 
 
 def test_a_large_picture_is_made_small_before_it_is_encoded_oddly() -> None:
-    for content in awkward(hostile.encode(hostile.photo(1200, 900), "JPEG")).values():
+    for content in awkward(pictures.encode(pictures.photo(1200, 900), "JPEG")).values():
         assert max(Image.open(io.BytesIO(content)).size) == 512
 
 
 def test_the_drift_reference_holds_what_went_in_and_equal_inputs_give_equal_bytes() -> None:
     probabilities, embeddings = np.eye(3, dtype=np.float32), np.arange(12, dtype=np.float32).reshape(3, 4)
     images = [
-        hostile.encode(Image.new("RGB", (30, 20), (255, 255, 255)), "PNG"),
-        hostile.encode(Image.new("L", (2000, 1000), 100), "JPEG"),
-        hostile.encode(Image.fromarray(np.tile(np.array([0, 200], np.uint8), (8, 8))), "BMP"),
+        pictures.encode(Image.new("RGB", (30, 20), (255, 255, 255)), "PNG"),
+        pictures.encode(Image.new("L", (2000, 1000), 100), "JPEG"),
+        pictures.encode(Image.fromarray(np.tile(np.array([0, 200], np.uint8), (8, 8))), "BMP"),
     ]
     content = drift_reference(images, probabilities, embeddings)
     assert content == drift_reference(images, probabilities, embeddings)

@@ -4,16 +4,16 @@ import struct
 import time
 from io import BytesIO
 
-import hostile
 import numpy as np
 import pytest
-from hostile import encode, photo
 from PIL import Image, ImageOps
 
+from serving.bench import attacks, hostile, pictures
+from serving.bench.pictures import encode, photo
 from serving.handler.decode import BadImage, Preprocess, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-TO = Preprocess(size_px=32, resize_px=32, max_image_bytes=hostile.MAX_BYTES, max_pixels=hostile.MAX_PIXELS)
+TO = Preprocess(size_px=32, resize_px=32, max_image_bytes=attacks.MAX_BYTES, max_pixels=attacks.MAX_PIXELS)
 ORIENTATION = 0x0112
 
 
@@ -120,7 +120,7 @@ def _png16(rows: bytes) -> bytes:
     """A PNG of 32 x 32 pixels of 16-bit RGB."""
     import zlib
 
-    content = bytearray(hostile._png(32, 32, rows=zlib.compress(rows)))
+    content = bytearray(attacks.png(32, 32, rows=zlib.compress(rows)))
     content[24] = 16  # bit depth
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     return bytes(content)
@@ -240,9 +240,9 @@ def test_the_crop_may_be_smaller_than_the_resized_side() -> None:
     assert distance(decode(encode(picture, "JPEG", quality=98), to(32, 48)), wanted) < 2
 
 
-@pytest.mark.parametrize("name", hostile.images())
+@pytest.mark.parametrize("name", pictures.images())
 def test_a_cut_file_is_refused_or_was_whole_already(name: str) -> None:
-    content = hostile.images()[name]
+    content = pictures.images()[name]
     whole = decode(content, TO)
     for length in range(1, len(content), 1 if "png" in name else 7):
         try:
@@ -253,13 +253,13 @@ def test_a_cut_file_is_refused_or_was_whole_already(name: str) -> None:
 
 
 def test_every_cut_of_a_jpeg_is_refused() -> None:
-    content = hostile.images()["baseline"]
+    content = pictures.images()["baseline"]
     assert {refusal(content[:length]).status for length in range(len(content))} == {400}
 
 
-@pytest.mark.parametrize("name", hostile.constructed())
+@pytest.mark.parametrize("name", attacks.constructed())
 def test_a_constructed_body_is_refused_with_its_status(name: str) -> None:
-    content, status = hostile.constructed()[name]
+    content, status = attacks.constructed()[name]
     started = time.perf_counter()
     error = refusal(content)
     assert error.status == status, error
@@ -286,7 +286,7 @@ def test_as_many_pixels_as_allowed_and_no_more() -> None:
 
 def test_what_looks_like_an_attack_in_small_is_an_image() -> None:
     whole = Image.new("L", (96, 96), 90)
-    assert distance(decode(hostile.many_scans(60), TO), by_pillow(whole)) < 1
+    assert distance(decode(attacks.many_scans(60), TO), by_pillow(whole)) < 1
     strips = encode(photo(40, 300), "TIFF", tiffinfo={278: 1})
     assert len(Image.open(BytesIO(strips)).tile) > 1
     assert distance(decode(strips, TO), by_pillow(photo(40, 300))) < 0.5

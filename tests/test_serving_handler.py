@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hostile
 import numpy as np
 import pytest
 from conftest import LABELS, picture, write_colours
 
 from serving import archive as archives
+from serving.bench import attacks, hostile, pictures
 from serving.handler import BATCHES, Handler, frames
 from serving.handler.engine import Engine
 from serving.handler.resources import cpu_limit
@@ -96,7 +96,7 @@ def test_cut_or_damaged_frames_are_no_frames() -> None:
 
 def test_each_plain_row_gets_its_own_status_and_answer(handler: Any) -> None:
     context = Context("image/jpeg", None, "image/png", "application/octet-stream")
-    results = handler.handle([{"body": bytearray(RED)}, {"data": BAD}, {"body": hostile.constructed()["pdf"][0]}, {"body": BLUE}], context)
+    results = handler.handle([{"body": bytearray(RED)}, {"data": BAD}, {"body": attacks.constructed()["pdf"][0]}, {"body": BLUE}], context)
     assert [most_of(results[0]), most_of(results[3])] == ["red", "blue"]
     assert context.statuses == {1: 400, 2: 415}
     for index, status in context.statuses.items():
@@ -210,7 +210,7 @@ def test_more_images_than_fit_one_inference_are_all_answered_in_order(handler: A
 
 
 def test_a_batch_answers_as_its_images_do_alone(handler: Any) -> None:
-    images = [hostile.encode(hostile.photo(seed=number), "JPEG") for number in range(max(BATCHES))]
+    images = [pictures.encode(pictures.photo(seed=number), "JPEG") for number in range(max(BATCHES))]
     together, _ = handler.classify(images)
     for image, (status, body) in zip(images, together, strict=True):
         for alone in (False, True):
@@ -272,7 +272,7 @@ def test_a_golden_image_that_predicts_otherwise_stops_the_worker(changes: dict[s
 def test_odd_images_bring_no_warnings_into_the_log(folder: Path) -> None:
     """In a process of its own, because pytest has its own idea of warnings."""
     script = (
-        "import sys, hostile, pathlib; from serving.handler import Handler; handler = Handler();"
+        "import sys, pathlib; from serving.bench import hostile; from serving.handler import Handler; handler = Handler();"
         "handler.open(pathlib.Path(sys.argv[1]), threads=1, lone_threads=1);"
         "handler.classify([body.content for body in hostile.hostile(1500, seed=4)])"
     )

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hostile
 import httpx
 import pytest
 from conftest import LABELS, picture
 from test_torchserve import Serve, serving
 
+from serving.bench import attacks
 from serving.served import open_archive
 
 pytestmark = pytest.mark.torchserve
@@ -106,7 +106,7 @@ def test_state_is_told_alike(runtime: Serve, archive: Path) -> None:
 
 
 def test_hostile_images_are_refused_with_the_same_status(runtime: Serve) -> None:
-    for name, (body, status) in hostile.constructed().items():
+    for name, (body, status) in attacks.constructed().items():
         answer = ask(runtime, "POST", PREDICT, content=body, headers=OCTETS)
         assert answer.status_code == status, (name, answer.text)
     noise = random.Random(5)

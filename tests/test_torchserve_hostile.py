@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import hostile
 import httpx
 import pytest
 from test_torchserve import Serve, serving
@@ -14,6 +13,7 @@ from test_torchserve import Serve, serving
 from model.synthetic import CLASSES, draw
 from model.synthetic import encode as encode_grey
 from serving import archive as archives
+from serving.bench import attacks, hostile, pictures
 
 pytestmark = pytest.mark.torchserve
 BODIES = 2000
@@ -67,7 +67,7 @@ def send(serve: Serve, bodies: list[tuple[hostile.Body, dict[str, float] | None]
 def test_hostile_bodies_are_refused_and_their_neighbours_answered(archive: Path, steel: Path, tmp_path: Path) -> None:
     archives.unpack(archives.read(archive), tmp_path)
     handler = archives.load_handler(tmp_path, threads=1)
-    good = [hostile.Body("good", content, False) for content in hostile.good(40)]
+    good = [hostile.Body("good", content, False) for content in pictures.good(40)]
     right = {body.content: json.loads(handler.classify([body.content])[0][0][1]) for body in good}
     bodies: list[tuple[hostile.Body, dict[str, float] | None]] = []
     for number, body in enumerate(hostile.hostile(BODIES, seed=11, folder=steel)):
@@ -96,10 +96,10 @@ def test_hostile_bodies_are_refused_and_their_neighbours_answered(archive: Path,
             assert sum(content.values()) == pytest.approx(1, abs=1e-4)
         if answer.expected is not None:
             assert content == pytest.approx(answer.expected, abs=1e-4)
-    statuses = {status for name, (_, status) in hostile.constructed().items() for answer in answers if answer.body.name == name}
+    statuses = {status for name, (_, status) in attacks.constructed().items() for answer in answers if answer.body.name == name}
     assert statuses == {400, 413, 415}
     for answer in answers:
-        if answer.body.name in hostile.constructed():
-            assert answer.status == hostile.constructed()[answer.body.name][1], answer.body.name
+        if answer.body.name in attacks.constructed():
+            assert answer.status == attacks.constructed()[answer.body.name][1], answer.body.name
     said = "".join(serve.said)
     assert "Traceback" not in said and "Internal" not in said, said[-2000:]
