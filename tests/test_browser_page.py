@@ -86,3 +86,23 @@ def test_a_file_name_is_text_and_never_markup(page: "playwright.Page") -> None:
     count(page, 1)
     assert name in page.locator("#history").inner_text()
     assert page.title() == "colours · Slipway"
+
+
+def test_the_docs_show_every_route_and_ask_the_server(chromium: "playwright.Browser", served: Serve) -> None:
+    page = chromium.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: pytest.fail(f"the page raised {error}"))
+    page.goto(f"{served.url}/docs")
+    page.locator("details").first.wait_for()
+    document = httpx.get(f"{served.url}/openapi.json").json()
+    shown = {" ".join(text.split()) for text in page.locator("summary code").all_inner_texts()}
+    assert shown == {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations}
+    models = page.locator("details", has=page.locator("code", has_text="GET /models"))
+    models.locator("summary").click()
+    models.get_by_role("button", name="Send").click()
+    models.locator("pre", has_text='"modelName": "colours"').wait_for(timeout=10_000)
+    infer = page.locator("details", has=page.locator("code", has_text="POST /v2/models/{model}/infer"))
+    assert f"{served.url}/v2/models/colours/infer" in infer.locator("pre").first.text_content()
+    assert all(url.startswith((served.url, "data:")) for url in asked), asked
+    page.close()

@@ -16,6 +16,7 @@ from serving.front_door.batcher import Batcher
 from serving.front_door.bodies import ClientGone, read_body
 from serving.front_door.errors import ApiError, unavailable
 from serving.front_door.metrics import Metrics
+from serving.front_door.problems import OF_IMAGES, problems
 from serving.front_door.readiness import Readiness
 from serving.served import Served
 
@@ -80,12 +81,12 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @app.get("/v2/health/ready", tags=["KServe v2"], summary="200 only while predictions are right")
+    @app.get("/v2/health/ready", tags=["KServe v2"], summary="200 only while predictions are right", responses=problems(503))
     async def server_ready() -> dict[str, bool]:
         ready()
         return {"ready": True}
 
-    @app.get("/v2/models/{model}", tags=["KServe v2"], summary="Inputs and outputs of the model")
+    @app.get("/v2/models/{model}", tags=["KServe v2"], summary="Inputs and outputs of the model", responses=problems(404))
     async def metadata(model: Model) -> dict[str, Any]:
         known(model)
         return {
@@ -100,7 +101,7 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
             "parameters": {"labels": list(served.labels)},
         }
 
-    @app.get("/v2/models/{model}/ready", tags=["KServe v2"], summary="200 only while its predictions are right")
+    @app.get("/v2/models/{model}/ready", tags=["KServe v2"], summary="200 only while they are right", responses=problems(404, 503))
     async def model_ready(model: Model) -> dict[str, Any]:
         known(model)
         ready()
@@ -112,7 +113,8 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
         summary="Classify images that come as base64",
         response_model=Inferred,
         response_model_exclude_none=True,
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": Inference.model_json_schema()}}}},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _schema()}}}},
+        responses=problems(404, *OF_IMAGES),
     )
     async def infer(model: Model, request: Request) -> Any:
         known(model)
@@ -139,6 +141,13 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
                 Output(name="label", shape=[count], datatype="BYTES", data=[max(row, key=row.__getitem__) for row in rows]),
             ],
         )
+
+
+def _schema() -> dict[str, Any]:
+    """The JSON schema of `Inference` in one piece, as the OpenAPI document needs it, with an example."""
+    schema = Inference.model_json_schema()
+    schema["properties"]["inputs"]["items"] = schema.pop("$defs")["Tensor"]
+    return {**schema, "example": json.loads(EXAMPLE)}
 
 
 async def _body(request: Request) -> bytes:

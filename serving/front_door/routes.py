@@ -4,7 +4,6 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -15,34 +14,18 @@ from serving.front_door.errors import ApiError, error_body, unavailable
 from serving.front_door.kserve import add_kserve
 from serving.front_door.metrics import Metrics
 from serving.front_door.page import add_page
+from serving.front_door.problems import OF_IMAGES, Problem, problems
 from serving.front_door.readiness import Readiness
 from serving.front_door.results import classification
 from serving.served import Served
 
 MAX_CLASSIFY_BYTES = 64 << 20
 DESCRIBED = "described here for /docs, answered by the front door before it comes here"
-IMAGE_BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
-FILES_BODY = {
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["files"],
-                "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-            }
-        },
-        **IMAGE_BODY["content"],  # type: ignore[dict-item]
-    },
-    "required": True,
-}
-
-
-class Problem(BaseModel):
-    """The one error body."""
-
-    code: int
-    type: str
-    message: str
+IMAGE = {"type": "string", "format": "binary", "minLength": 1}
+IMAGE_BODY = {"content": {"image/*": {"schema": IMAGE}}, "required": True}
+FILES = {"type": "object", "required": ["files"], "properties": {"files": {"type": "array", "items": IMAGE, "minItems": 1}}}
+FILES_BODY = {"content": {"multipart/form-data": {"schema": FILES}, "image/*": {"schema": IMAGE}}, "required": True}
+UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": dict[str, str], "description": "predictions would fail or be wrong"}}
 
 
 class Result(BaseModel):
@@ -70,7 +53,7 @@ def make_app(served: Served, batcher: Batcher, readiness: Readiness, metrics: Me
         title="Slipway",
         version=served.version,
         description=f"Model **{served.name}** {served.version}, archive sha256 `{served.digest}`.",
-        responses={code: {"model": Problem} for code in (400, 404, 413, 415, 503)},
+        docs_url=None,  # ours is in page/: theirs takes its scripts from another server
         redoc_url=None,
     )
     _add_error_handlers(app)
@@ -78,7 +61,18 @@ def make_app(served: Served, batcher: Batcher, readiness: Readiness, metrics: Me
     add_page(app, served)
     _add_image_routes(app, served, batcher, readiness, metrics)
     add_kserve(app, served, batcher, readiness, metrics)
+    _describe(app)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Make the OpenAPI document now, without the 422 that FastAPI adds to every route with a parameter: none of ours answers it."""
+    document = app.openapi()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -93,20 +87,15 @@ def _add_error_handlers(app: FastAPI) -> None:
         message = f"got {request.method} {request.url.path}: {error.detail}; {wanted}"
         return Response(error_body(error.status_code, kind, message), error.status_code, error.headers, "application/json")
 
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(_: Request, error: RequestValidationError) -> Response:
-        message = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        return Response(error_body(422, "InvalidRequest", message), 422, media_type="application/json")
-
     @app.exception_handler(Exception)
     async def on_fault(_: Request, error: Exception) -> Response:
         return Response(error_body(500, "Internal", f"our fault ({type(error).__name__}); see the log"), 500, media_type="application/json")
 
 
 def _add_state_routes(app: FastAPI, served: Served) -> None:
-    @app.get("/readyz", tags=["state"], summary="200 only while predictions are right", responses={503: {"model": Problem}})
+    @app.get("/readyz", tags=["state"], summary="200 only while predictions are right", responses=problems(503))
     @app.get("/healthz", tags=["state"], summary="200 while this process runs")
-    @app.get("/ping", tags=["TorchServe"], summary="As TorchServe's, but Healthy only while predictions are right")
+    @app.get("/ping", tags=["TorchServe"], summary="As TorchServe's, but Healthy only while predictions are right", responses=UNHEALTHY)
     async def probe() -> dict[str, str]:
         raise NotImplementedError(DESCRIBED)
 
@@ -125,6 +114,7 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         tags=["TorchServe"],
         summary="Classify one image; label to probability, highest first",
         openapi_extra={"requestBody": IMAGE_BODY},
+        responses=problems(404, *OF_IMAGES),
     )
     async def predictions(model: Annotated[str, Path(examples=[served.name])]) -> dict[str, float]:
         raise NotImplementedError(DESCRIBED)
@@ -135,6 +125,7 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         summary="Classify one image or many; an error of one image is its own",
         openapi_extra={"requestBody": FILES_BODY},
         response_model=Classification,
+        responses=problems(*OF_IMAGES),
     )
     async def classify(request: Request) -> Any:
         if not readiness.open:

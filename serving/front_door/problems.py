@@ -1,0 +1,35 @@
+"""What the OpenAPI document says of errors: the one body, and when each status comes."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+WHEN = {
+    400: "no image, a cut one, or a request that cannot be read",
+    401: "no key, or an unknown one, where keys are needed",
+    404: "nothing of that name here",
+    408: "the body did not come in time",
+    413: "more bytes or pixels than are taken",
+    415: "a format or a content type that is not taken",
+    429: "more requests than this key may send",
+    500: "a fault of the server; its log says more",
+    503: "not ready, full, or a worker was lost: send it again after Retry-After",
+}
+WAIT = {"Retry-After": {"description": "seconds", "schema": {"type": "string", "pattern": r"^\d+$"}}}
+OF_IMAGES = (400, 401, 408, 413, 415, 429, 500, 503)  # what a route that takes images may answer besides 200
+
+
+class Problem(BaseModel):
+    """The one error body."""
+
+    code: int
+    type: str
+    message: str
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses as FastAPI takes them for a route's `responses`."""
+    return {
+        status: {"model": Problem, "description": WHEN[status]} | ({"headers": WAIT} if status in (429, 503) else {})
+        for status in sorted(statuses)
+    }
