@@ -17,7 +17,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from cli.params import section
-from model.split import SPLITS
 
 if TYPE_CHECKING:
     from model.ingest import Progress as OnProgress
@@ -138,6 +137,8 @@ def _finish(report: dict[str, Any], folder: Path, *, as_json: bool) -> None:
 
 
 def _table(report: dict[str, Any]) -> Table:
+    from model.split import SPLITS
+
     table = Table(
         title=escape(report["source"]),
         title_justify="left",
