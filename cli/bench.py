@@ -11,13 +11,18 @@ from typing import Annotated
 
 import typer
 
+from cli.bench_overload import overload
+from cli.bench_soak import soak
+
 BUILD = Path("build")
 PEERS = ("torchserve",)
 
 
 def register(app: typer.Typer) -> None:
-    """Add this file's command to the command line."""
+    """Add the commands that measure servers to the command line."""
     app.command()(bench)
+    app.command()(overload)
+    app.command()(soak)
 
 
 def bench(
@@ -45,7 +50,7 @@ def bench(
     if against not in (None, *PEERS):
         raise ValueError(f"--against knows {', '.join(PEERS)}, got {against!r}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended on the way out
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, _progress() as tell:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, progress() as tell:
         opened = read(archive or _made(arch, size_px, tell))
         tell("reading the images")
         files, about_images = load_images(images, opened, Path(folder) / "images", build=BUILD)
@@ -90,7 +95,7 @@ def _counts(text: str) -> list[int]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
     """A function that says on stderr what is being done, in one line that goes away."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

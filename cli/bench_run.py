@@ -48,15 +48,12 @@ def run(
     """
     if against:
         stock_torchserve.check(archive.about["preprocess"]["size_px"])
-    unpacked = scratch / "unpacked"
-    unpacked.mkdir()
-    unpack(archive, unpacked)
     with ExitStack() as stack:
         tell("loading the archive in process")
-        in_process = stack.enter_context(limit.started(unpacked, images, cpus=max(1, int(cpu_limit()))))
+        in_process = stack.enter_context(limit.started(_unpacked(archive, scratch), images, cpus=max(1, int(cpu_limit()))))
         answers = in_process.answers()
         found = [servers.running(url, archive.about["labels"]) for url in urls]
-        to_start = [_slipway(archive, options, image=images[0], label=answers.labels[0], scratch=scratch) for options in serve_options]
+        to_start = [ours(archive, options, image=images[0], label=answers.labels[0], scratch=scratch) for options in serve_options]
         if against:
             to_start += _stock(archive, image=images[0], scratch=scratch)
         for name, starting in to_start:
@@ -71,15 +68,7 @@ def run(
             in_process, found, images=images, labels=answers.labels, connections=connections, rounds=rounds, seconds=seconds, tell=tell
         )
     return {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": git_state(),
-        "machine": {
-            "cpu": cpu_name(),
-            "cpus": cpu_limit(),
-            "capabilities": list(answers.capabilities),
-            "packages": {name: _installed(name) for name in PACKAGES},
-        },
-        "archive": _about(archive),
+        **facts(archive, answers.capabilities),
         "settings": {"connections": list(connections), "seconds": seconds, "rounds": rounds, "against": against},
         "limit": {"batch": in_process.batch, "images_per_second": batches},
         "servers": [as_json(server) for server in found],
@@ -88,7 +77,36 @@ def run(
     }
 
 
-def _slipway(archive: "Archive", options: str, *, image: Path, label: str, scratch: Path) -> NotStarted:
+def facts(archive: "Archive", capabilities: Sequence[str]) -> dict[str, Any]:
+    """When, from which commit, on which machine, with which packages and which archive: what every report begins with."""
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": git_state(),
+        "machine": {
+            "cpu": cpu_name(),
+            "cpus": cpu_limit(),
+            "capabilities": list(capabilities),
+            "packages": {name: _installed(name) for name in PACKAGES},
+        },
+        "archive": _about(archive),
+    }
+
+
+def right_answers(archive: "Archive", images: Sequence[Path], *, scratch: Path) -> limit.Answers:
+    """What the archive's handler answers in a process of its own, which has ended when this returns."""
+    with limit.started(_unpacked(archive, scratch), images, cpus=1) as in_process:
+        return in_process.answers()
+
+
+def _unpacked(archive: "Archive", scratch: Path) -> Path:
+    folder = scratch / "unpacked"
+    folder.mkdir()
+    unpack(archive, folder)
+    return folder
+
+
+def ours(archive: "Archive", options: str, *, image: Path, label: str, scratch: Path) -> NotStarted:
+    """`slipway serve` with `options`, not started yet, and its name; what it says goes to a file in `scratch`."""
     name = f"slipway serve {options}".strip()
     command = [sys.executable, "-c", "from cli import main; main()", "serve", str(archive.path), *shlex.split(options)]
     server = servers.started(

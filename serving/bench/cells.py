@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Cell:
 
 def limit_cell(limit: Limit, *, connections: int, number: int, seconds: float) -> Cell:
     """What the machine does without a server; for one connection, one image at a time."""
-    usage = _Usage(None)
+    usage = Usage(None)
     run = limit.run_alone(seconds) if connections == 1 else limit.run(seconds)
     return Cell(
         name=LIMIT,
@@ -78,8 +78,8 @@ def load_cell(server: Server, images: Sequence[Path], labels: Sequence[str], *, 
         drain_s=DRAIN_S,
         max_requests=MAX_REQUESTS,
     )
-    usage = _Usage(server.pid)
-    result, memory = _drive(load, server)
+    usage = Usage(server.pid)
+    result, memory = drive("serving.bench.load", asdict(load), server)
     server_s, others_cores = usage.since()
     parts = {place: 1e3 * used / result["answered"] for place, used in server_s.items()} if result["answered"] else {}
     return Cell(
@@ -94,8 +94,8 @@ def load_cell(server: Server, images: Sequence[Path], labels: Sequence[str], *, 
     )
 
 
-class _Usage:
-    """CPU used since it was made: by a server's tree, and by everything on this machine that is neither it nor ours."""
+class Usage:
+    """CPU used since it was made: by the tree of `pid`, and by everything on this machine that is neither it nor ours."""
 
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
@@ -117,13 +117,14 @@ class _Usage:
         return server, ours, children.machine_cpu_s()
 
 
-def _drive(load: Load, server: Server) -> tuple[dict[str, Any], int]:
-    """What the load generator says, and the most memory that the server's tree was seen with."""
-    process = children.start(
-        [sys.executable, "-m", "serving.bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def drive(module: str, load: Mapping[str, Any], server: Server) -> tuple[dict[str, Any], int]:
+    """What the load generator `module` says, and the most memory that the server's tree was seen with.
+
+    Raises: ValueError when it fails, with its last words.
+    """
+    process = children.start([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     memory = 0
-    order: bytes | None = json.dumps(asdict(load)).encode()
+    order: bytes | None = json.dumps(load).encode()
     try:
         while True:
             try:

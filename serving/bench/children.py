@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -98,6 +99,27 @@ def pss_bytes(root: int) -> int:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) << 10
     return total
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a tree of processes holds at one moment; what may not be read counts 0."""
+
+    memory_bytes: int
+    files: int
+    threads: int
+    pids: frozenset[int]
+
+
+def tree(root: int) -> Tree:
+    """What the process `root` and its descendants hold now."""
+    files, threads, pids = 0, 0, set()
+    for member in _members(root):
+        with contextlib.suppress(psutil.Error):
+            threads += member.num_threads()
+            pids.add(member.pid)
+            files += member.num_fds()
+    return Tree(pss_bytes(root), files, threads, frozenset(pids))
 
 
 def _members(root: int) -> Iterator[psutil.Process]:

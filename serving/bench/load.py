@@ -18,6 +18,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from serving.bench.wire import beginning, names, post_of, whole_answer
+
 MAX_ERRORS = 500
 MAX_ANSWER = 1 << 20
 CONNECT_S = 5.0
@@ -62,8 +64,8 @@ class Loop:
 
     def __init__(self, load: Load) -> None:
         self.load = load
-        self.requests = [_request(load, Path(image).read_bytes()) for image in load.images]
-        self.right = [b"{" + json.dumps(label).encode() + b":" for label in load.labels]
+        self.requests = [post_of(load.host, load.path, Path(image).read_bytes()) for image in load.images]
+        self.right = [beginning(label) for label in load.labels]
         self.poll = select.epoll()
         self.open: dict[int, Connection] = {}
         self.sent = self.answered = self.counted = self.waiting = 0
@@ -128,12 +130,13 @@ class Loop:
         if not data or len(connection.received) > MAX_ANSWER:
             return self._lost(connection)
         data = connection.received + data if connection.received else data
-        whole = _whole(data)
+        whole = whole_answer(data)
         if whole is None:
             connection.received = data
             return
         connection.received = b""
-        self._answer(connection, *whole)
+        head, body = whole
+        self._answer(connection, head[9:12], body)
         self._send(connection)
 
     def _answer(self, connection: Connection, status: bytes, body: bytes) -> None:
@@ -144,20 +147,14 @@ class Loop:
         if status != b"200":
             self.errors[status.decode("latin-1")] += 1
             return
-        if self.right and not body.startswith(self.right[connection.image]) and not self._is_right(connection.image, body):
+        image = connection.image
+        if self.right and not body.startswith(self.right[image]) and not names(self.load.labels[image], body):
             self.errors["wrong"] += 1
             return
         if connection.sent_at >= self.count_from:
             self.latencies.append(now - connection.sent_at)
         if self.count_from <= now < self.count_to:
             self.counted += 1
-
-    def _is_right(self, image: int, body: bytes) -> bool:
-        try:
-            answer = json.loads(body)
-            return bool(max(answer, key=answer.__getitem__) == self.load.labels[image])
-        except (ValueError, TypeError, AttributeError):
-            return False
 
     def _lost(self, connection: Connection) -> None:
         del self.open[connection.socket.fileno()]
@@ -214,21 +211,6 @@ def check_loopback(host: str) -> None:
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The smallest of the sorted values that `share` percent of them do not exceed (nearest rank); nan of none."""
     return ordered[max(0, ceil(len(ordered) * share / 100) - 1)] if ordered else float("nan")
-
-
-def _request(load: Load, body: bytes) -> bytes:
-    head = f"POST {load.path} HTTP/1.1\r\nHost: {load.host}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-def _whole(data: bytes) -> tuple[bytes, bytes] | None:
-    """Status and body of one whole answer, None while bytes are missing."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return None
-    length = data[:end].lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
-    body = data[end + 4 :]
-    return (data[9:12], body) if length and len(body) >= int(length) else None
 
 
 if __name__ == "__main__":
