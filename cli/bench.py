@@ -15,7 +15,7 @@ from cli.bench_overload import overload
 from cli.bench_soak import soak
 
 BUILD = Path("build")
-PEERS = ("torchserve",)
+PEERS = ("torchserve", "direct")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,13 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Time of one measurement.", min=0.2, max=600)] = 4,
     rounds: Annotated[int, typer.Option(help="How often everything is measured, by turns.", min=1, max=100)] = 2,
     images: Annotated[str, typer.Option(help="WIDTHxHEIGHT of synthetic photographs, a folder, or `run`: its test split.")] = "500x400",
-    against: Annotated[str | None, typer.Option(help="`torchserve`: also measure stock TorchServe, as it comes and tuned.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="`torchserve`: also measure stock TorchServe, as it comes and tuned. `direct`: also the same archive in a TorchServe "
+            "without the front door, with batches of several sizes."
+        ),
+    ] = None,
     serve_options: Annotated[list[str] | None, typer.Option(help='For slipway serve, as "--workers 1"; repeat to compare.')] = None,
     url: Annotated[list[str] | None, typer.Option(help="A server of this archive that already runs here; repeat to compare.")] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the result to this file, as JSON.")] = None,
@@ -49,6 +55,10 @@ def bench(
     counts = _counts(connections)
     if against not in (None, *PEERS):
         raise ValueError(f"--against knows {', '.join(PEERS)}, got {against!r}")
+    if against == "direct" and (url or len(serve_options or [""]) > 1):
+        raise ValueError(
+            "--against direct compares with one slipway serve that is started here: leave out --url and give --serve-options once"
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended on the way out
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, progress() as tell:
         opened = read(archive or _made(arch, size_px, tell))

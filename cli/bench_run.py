@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from model.evaluate import cpu_name
 from model.tracking import git_state
 from serving.archive import unpack
-from serving.bench import limit, servers, stock_torchserve
+from serving.bench import direct_torchserve, limit, servers, stock_torchserve
 from serving.bench.cells import load_cell
-from serving.bench.rounds import as_json, compare, summarise
+from serving.bench.rounds import as_json, compare, costs, summarise
 from serving.handler.resources import cpu_limit
+from serving.plan import make_plan
+from serving.served import open_archive
 
 if TYPE_CHECKING:
     from serving.archive import Archive
@@ -46,7 +49,7 @@ def run(
 
     Raises: ValueError when something does not come up, with its last words.
     """
-    if against:
+    if against == "torchserve":
         stock_torchserve.check(archive.about["preprocess"]["size_px"])
     with ExitStack() as stack:
         tell("loading the archive in process")
@@ -54,8 +57,10 @@ def run(
         answers = in_process.answers()
         found = [servers.running(url, archive.about["labels"]) for url in urls]
         to_start = [ours(archive, options, image=images[0], label=answers.labels[0], scratch=scratch) for options in serve_options]
-        if against:
+        if against == "torchserve":
             to_start += _stock(archive, image=images[0], scratch=scratch)
+        elif against == "direct":
+            to_start += _direct(archive, serve_options[0], image=images[0].read_bytes(), label=answers.labels[0], scratch=scratch)
         for name, starting in to_start:
             tell(f"starting {name}")
             found.append(stack.enter_context(starting))
@@ -73,6 +78,7 @@ def run(
         "limit": {"batch": in_process.batch, "images_per_second": batches},
         "servers": [as_json(server) for server in found],
         "rows": [as_json(row) for row in summarise(cells)],
+        "costs": [as_json(cost) for cost in costs(cells, to_start[0][0], list(direct_torchserve.VARIANTS))] if against == "direct" else [],
         "cells": [as_json(cell) for cell in cells],
     }
 
@@ -127,6 +133,19 @@ def _stock(archive: "Archive", *, image: Path, scratch: Path) -> list[NotStarted
     return [
         (name, stock_torchserve.stock(name, stock, folder=scratch / f"stock-{number}", image=image.read_bytes()))
         for number, name in enumerate(stock_torchserve.VARIANTS)
+    ]
+
+
+def _direct(archive: "Archive", options: str, *, image: bytes, label: str, scratch: Path) -> list[NotStarted]:
+    """TorchServe without the front door, with the workers and threads that `slipway serve` has with `options`."""
+    parser = ArgumentParser()
+    for option in ("--workers", "--threads"):
+        parser.add_argument(option, type=int)
+    asked, _ = parser.parse_known_args(shlex.split(options))
+    served, plan = open_archive(archive.path), make_plan(cpu_limit(), workers=asked.workers, threads=asked.threads)
+    return [
+        (name, direct_torchserve.direct(name, served, plan, folder=scratch / f"direct-{number}", image=image, label=label))
+        for number, name in enumerate(direct_torchserve.VARIANTS)
     ]
 
 

@@ -46,6 +46,12 @@ def show(result: dict[str, Any]) -> None:
         if row["cpu_parts_ms"] and row["connections"] == max(result["settings"]["connections"]):
             parts = ", ".join(f"{place} {used:.2f}" for place, used in row["cpu_parts_ms"].items())
             console.print(f"CPU ms of {escape(row['name'])} at {row['connections']} connections: {parts}")
+    for cost in result.get("costs", ()):
+        middle, low, high = cost["of_best"]
+        console.print(
+            f"{escape(cost['name'])} at {cost['connections']} connections: {middle:.2f} ({low:.2f} to {high:.2f}) of the throughput of "
+            f"{cost['best']}, {cost['added_p50_ms']:+.1f} ms to the p50 of {cost['fastest']}"
+        )
     for doubt in doubts(result):
         console.print(f"[yellow]{doubt}[/]")
 

@@ -37,7 +37,8 @@ RESULT = {
         (["--connections", "1,x"], "--connections wants"),
         (["--connections", "4,4"], "--connections wants"),
         (["--connections", "0"], "--connections wants"),
-        (["--against", "triton"], "--against knows torchserve"),
+        (["--against", "triton"], "--against knows torchserve, direct"),
+        (["--against", "direct", "--url", "http://127.0.0.1:8080"], "compares with one slipway serve"),
         (["--size", "7"], "--size wants 32 to 1024 pixels, got 7"),
     ],
 )

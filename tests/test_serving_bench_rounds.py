@@ -9,7 +9,7 @@ import pytest
 from serving.bench import rounds
 from serving.bench.cells import LIMIT, Cell
 from serving.bench.limit import Run
-from serving.bench.rounds import as_json, compare, summarise
+from serving.bench.rounds import as_json, compare, costs, summarise
 from serving.bench.servers import Server
 
 CELL = Cell("ours", 16, 0, 90.0, 1.0, 2.0, 3.0, {}, 10.0, {"python": 1.0, "python > java": 9.0}, 0.1, 0.0, 100)
@@ -88,3 +88,17 @@ def test_a_server_too_slow_for_a_load_is_left_out_of_it(driven):
     slow = replace(SERVER, name="slow")
     cells = compare(FakeLimit(), [slow], images=[], labels=[], connections=[1, 16, 64], rounds=1, seconds=0.01, tell=lambda text: None)
     assert [cell.connections for cell in cells if cell.name == "slow"] == [1, 16]
+
+
+def test_the_cost_is_held_against_the_best_of_the_others_within_a_round():
+    rates = {"ours": (95, 45, 99), "small batches": (80, 70, 80), "large batches": (100, 50, 90)}
+    p50 = {"ours": (12, 22, 13), "small batches": (10, 20, 10), "large batches": (15, 25, 15)}
+    cells = [
+        cell(name, number, rates[name][number], p50_ms=p50[name][number], connections=count)
+        for count in (1, 16) for number in range(3) for name in rates
+    ]  # fmt: skip
+    one, sixteen = costs(cells, "ours", ["small batches", "large batches"])
+    assert (one.connections, sixteen.connections, sixteen.rounds) == (1, 16, 3)
+    assert (sixteen.best, sixteen.fastest) == ("large batches", "small batches")
+    assert sixteen.of_best == pytest.approx((0.95, 0.9, 1.1))
+    assert one.added_p50_ms == 2

@@ -37,6 +37,23 @@ class Row:
     memory_bytes: int | None
 
 
+@dataclass(frozen=True)
+class Cost:
+    """A server held against the best of several others, within each round.
+
+    `of_best` is the median, least and largest ratio of throughput to `best`, which has the highest median of the others; `added_p50_ms`
+    is the median of what is added to the p50 of `fastest`, which has the lowest.
+    """
+
+    name: str
+    connections: int
+    rounds: int
+    best: str
+    of_best: tuple[float, float, float]
+    fastest: str
+    added_p50_ms: float
+
+
 def compare(
     limit: Limit,
     servers: Sequence[Server],
@@ -87,7 +104,21 @@ def summarise(cells: Sequence[Cell]) -> list[Row]:
     return rows
 
 
-def as_json(part: Cell | Row | Server) -> dict[str, Any]:
+def costs(cells: Sequence[Cell], name: str, others: Sequence[str]) -> list[Cost]:
+    """What server `name` costs against the best of `others`, for each number of connections."""
+    found = []
+    for count in sorted({cell.connections for cell in cells if cell.name == name}):
+        own = {cell.round: cell for cell in cells if cell.name == name and cell.connections == count}
+        peers = {other: {cell.round: cell for cell in cells if cell.name == other and cell.connections == count} for other in others}
+        best = max(others, key=lambda other: median(cell.throughput_rps for cell in peers[other].values()))
+        fastest = min(others, key=lambda other: median(cell.p50_ms for cell in peers[other].values()))
+        ratios = [cell.throughput_rps / peers[best][number].throughput_rps for number, cell in own.items()]
+        added = [cell.p50_ms - peers[fastest][number].p50_ms for number, cell in own.items()]
+        found.append(Cost(name, count, len(own), best, (median(ratios), min(ratios), max(ratios)), fastest, median(added)))
+    return found
+
+
+def as_json(part: Cell | Cost | Row | Server) -> dict[str, Any]:
     """Its fields; what is no number becomes null, which JSON can hold."""
     return {key: None if isinstance(value, float) and isnan(value) else value for key, value in asdict(part).items()}
 
