@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cli import bench, data, lineage, pipeline, serve, trial
+from cli import bench, data, deploy, lineage, pipeline, serve, trial
 
 app = typer.Typer(
     name="slipway",
@@ -20,6 +20,7 @@ pipeline.register(app)
 serve.register(app)
 bench.register(app)
 lineage.register(app)
+deploy.register(app)
 trial.register(app)
 
 

@@ -1,0 +1,71 @@
+"""Why pods are not ready, in words: from what the cluster says about them, its events, and the last lines of their logs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+NEVER = {"ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "ImagePullBackOff", "CrashLoopBackOff"}
+MAX_EVENTS = 3
+LOG_LINES = 5
+
+Log = Callable[[str, bool], list[str]]
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    """Whether the cluster sends it requests."""
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in pod.get("status", {}).get("conditions", ()))
+
+
+def hopeless(pod: dict[str, Any]) -> bool:
+    """Whether waiting longer would not make it ready."""
+    return any(_waiting(status).get("reason") in NEVER for status in _containers(pod))
+
+
+def reasons(pods: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], log: Log) -> list[str]:
+    """A line or more for each pod that is not ready, then what the cluster warned of besides; the same line once.
+
+    `log` gives the last lines of a pod's log, of the container that ended before this one when it is told so.
+    """
+    lines = [line for pod in pods if not ready(pod) for line in _of_pod(pod, log)]
+    known = " ".join(lines)
+    for event in events[-MAX_EVENTS:]:
+        message = event["message"].strip()
+        if message not in known:
+            lines.append(f"{event['involvedObject']['kind'].lower()} {event['involvedObject']['name']}: {message}")
+    return list(dict.fromkeys(lines))
+
+
+def _of_pod(pod: dict[str, Any], log: Log) -> Iterator[str]:
+    name = pod["metadata"]["name"]
+    for condition in pod["status"].get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            yield f"{name} finds no node: {condition.get('message', 'no reason given')}"
+    for status in _containers(pod):
+        waiting = _waiting(status)
+        ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
+        if waiting.get("reason") in NO_IMAGE:
+            yield f"{name}: the image {status['image']} cannot be had: {waiting.get('message', waiting['reason'])}"
+        elif ended and ended.get("reason") == "OOMKilled":
+            yield f"{name}: {status['name']} needed more memory than its limit (OOMKilled): raise resources.limits.memory"
+        elif ended and ended.get("exitCode"):
+            yield f"{name}: {status['name']} ended with exit code {ended['exitCode']}; its last words:"
+            yield from _last(log(name, "terminated" not in status.get("state", {})))
+        elif waiting.get("message"):
+            yield f"{name}: {waiting['message']}"
+        elif "running" in status.get("state", {}) and not status.get("ready"):
+            yield f"{name}: {status['name']} runs, but is not ready; its last words:"
+            yield from _last(log(name, False))
+
+
+def _last(lines: Sequence[str]) -> Iterator[str]:
+    return (f"  | {line}" for line in lines[-LOG_LINES:])
+
+
+def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _waiting(status: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = status.get("state", {}).get("waiting", {})
+    return found
