@@ -22,6 +22,7 @@ from serving.served import Served
 
 MAX_BODY_BYTES = 64 << 20
 MAX_IMAGES = 256
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="  # of one pixel
 EXAMPLE = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64 of an image file>"]}]}'
 
 
@@ -147,7 +148,7 @@ def _schema() -> dict[str, Any]:
     """The JSON schema of `Inference` in one piece, as the OpenAPI document needs it, with an example."""
     schema = Inference.model_json_schema()
     schema["properties"]["inputs"]["items"] = schema.pop("$defs")["Tensor"]
-    return {**schema, "example": json.loads(EXAMPLE)}
+    return {**schema, "example": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [PNG]}]}}
 
 
 async def _body(request: Request) -> bytes:

@@ -109,15 +109,20 @@ def _add_state_routes(app: FastAPI, served: Served) -> None:
 
 
 def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness: Readiness, metrics: Metrics) -> None:
-    @app.post(
-        "/predictions/{model}",
-        tags=["TorchServe"],
-        summary="Classify one image; label to probability, highest first",
-        openapi_extra={"requestBody": IMAGE_BODY},
-        responses=problems(404, *OF_IMAGES),
-    )
     async def predictions(model: Annotated[str, Path(examples=[served.name])]) -> dict[str, float]:
         raise NotImplementedError(DESCRIBED)
+
+    for method in ("POST", "PUT"):
+        app.add_api_route(
+            "/predictions/{model}",
+            predictions,
+            methods=[method],
+            tags=["TorchServe"],
+            summary="Classify one image; label to probability, highest first",
+            openapi_extra={"requestBody": IMAGE_BODY},
+            responses=problems(404, *OF_IMAGES),
+            operation_id=f"{method.lower()}_predictions",
+        )
 
     @app.post(
         "/v1/classify",
