@@ -1,5 +1,6 @@
 """What the chart renders: helm is brought by helm/tools.py, each render is kept for the session."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -83,12 +84,12 @@ def _text(values: str, files: tuple[Path, ...], release: str, kube: str) -> str:
 
 def render(values: Object | None = None, *, files: tuple[Path, ...] = (), release: str = "demo", kube: str = "1.34.0") -> list[Object]:
     """The rendered objects."""
-    return list(_parsed(text(values, files=files, release=release, kube=kube)))
+    return copy.deepcopy(_parsed(text(values, files=files, release=release, kube=kube)))
 
 
 @cache
-def _parsed(rendered: str) -> tuple[Object, ...]:
-    return tuple(document for document in yaml.load_all(rendered, yaml.CSafeLoader) if document)
+def _parsed(rendered: str) -> list[Object]:
+    return [document for document in yaml.load_all(rendered, yaml.CSafeLoader) if document]
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:

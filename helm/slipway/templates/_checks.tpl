@@ -4,7 +4,7 @@
 {{- $provider := $values.autoscaling.provider }}
 {{- $backend := $values.metrics.backend }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) }}
-{{- fail (printf "got the release name %s: Services take their names from it, so it wants a letter first, and letters, digits and dashes" .Release.Name) }}
+{{- fail (printf "got the release name %s: Services take it, so it wants a letter, then letters, digits, dashes" .Release.Name) }}
 {{- end }}
 {{- if and (ne $provider "none") (gt (int $values.replicas.min) (int $values.replicas.max)) }}
 {{- fail (printf "got replicas.min %v above replicas.max %v" $values.replicas.min $values.replicas.max) }}
@@ -16,7 +16,7 @@
 {{- fail "autoscaling.provider prometheus-adapter reads a Prometheus of your own, but metrics.backend is gmp: take hpa-gmp" }}
 {{- end }}
 {{- if and (eq $provider "keda") (eq $backend "none") }}
-{{- fail "autoscaling.provider keda asks Prometheus for series with the labels that metrics.backend prometheus-operator or gmp gives them, got none" }}
+{{- fail "autoscaling.provider keda asks for series as metrics.backend prometheus-operator or gmp labels them, got none" }}
 {{- end }}
 {{- if and $values.alerts.enabled (eq $backend "none") }}
 {{- fail "alerts.enabled wants metrics.backend prometheus-operator or gmp: nobody would evaluate them" }}

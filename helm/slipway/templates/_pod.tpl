@@ -1,4 +1,4 @@
-{{/* Seconds that a pod has to end: the drain delay, 30 in which requests are finished (serving/process_tree.py), 15 for TorchServe to end. */}}
+{{/* Seconds that a pod has to end: the drain delay, 30 in which requests are finished (DRAIN_S of the server), 15 for TorchServe. */}}
 {{- define "slipway.graceSeconds" -}}
 {{- add .Values.drainDelaySeconds 30 15 }}
 {{- end }}
@@ -58,7 +58,11 @@ initContainers:
   - name: fetch
     image: {{ $runs.image }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
-    command: [python3, /scripts/fetch.py, {{ $runs.model.uri | quote }}, {{ $runs.model.path | quote }}, {{ required "the model's digest is wanted with source gcs" $runs.model.digest | quote }}]
+    command: [python3, /scripts/fetch.py]
+    args:
+      - {{ $runs.model.uri | quote }}
+      - {{ $runs.model.path | quote }}
+      - {{ required "canary.model wants a digest too with model.source gcs" $runs.model.digest | quote }}
     securityContext:
       {{- include "slipway.containerSecurity" . | nindent 6 }}
     resources:
