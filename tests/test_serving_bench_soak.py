@@ -1,27 +1,16 @@
-"""What a soak and an overload are held against, and the slope of a line, without servers."""
+"""What a soak is held against, without a server."""
 
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import scipy.stats
 
-from serving.bench import overload, soak
-from serving.bench.cells import Cell
+from serving.bench import soak
 from serving.bench.children import Tree
 from serving.bench.soak import Sample, Soak
-from serving.bench.trend import BLOCKS, STUDENT_T, trend
 
 KINDS = ("good", "several", "hostile", "leaves", "no http")
-CELL = Cell("ours", 16, 0, 100.0, 1.0, 2.0, 3.0, {}, 10.0, {}, 0.1, 0.0, 100)
-OPEN_LOOP = {
-    "goodput_rps": 95.0, "right": {"count": 5700, "p99_ms": 900.0}, "refused": {"count": 12000, "p50_ms": 1.0, "p99_ms": 4.0}, "errors": {},
-}  # fmt: skip
-OVERLOAD = overload.Overload(
-    times=3, rate_rps=300, seconds=60, objective_s=1.0, before=[CELL], after=[CELL], open_loop=OPEN_LOOP, cpu_s={}, others_cores=0.0,
-    memory_before=500_000_000, memory_most=520_000_000, memory_after=505_000_000,
-)  # fmt: skip
 
 
 def quiet(count: int = 600, **changes: Any) -> Soak:
@@ -47,19 +36,7 @@ def failed(verdicts: list[Any]) -> list[str]:
     return [verdict.name for verdict in verdicts if not verdict.passed]
 
 
-def test_the_slope_and_its_interval_are_those_of_least_squares():
-    times = [float(number) for number in range(200)]
-    values = [0.5 * at + (7 * at) % 13 for at in times]
-    blocks = [(times[start : start + 20], values[start : start + 20]) for start in range(0, 200, 20)]
-    expected = scipy.stats.linregress([sum(x) / 20 for x, _ in blocks], [sum(y) / 20 for _, y in blocks])
-    found = trend(times, values)
-    assert found is not None and found.slope == pytest.approx(expected.slope)
-    assert (found.high - found.low) / 2 == pytest.approx(scipy.stats.t.ppf(0.975, 8) * expected.stderr, rel=1e-3)
-    assert (BLOCKS, pytest.approx(STUDENT_T, abs=1e-3)) == (10, scipy.stats.t.ppf(0.975, 8))
-
-
 def test_too_few_samples_have_no_trend():
-    assert trend([1.0] * 19, [1.0] * 19) is None
     assert failed(soak.judge(quiet(30))) == ["growth of memory", "growth of files", "growth of threads"]
 
 
@@ -104,31 +81,3 @@ def test_traffic_of_which_nothing_came_fails():
 def test_a_report_holds_a_few_hundred_samples_of_a_long_soak():
     columns = soak.as_json(quiet(10_000))["samples"]
     assert {len(column) for column in columns.values()} == {295} and columns["at_s"][1] == 34
-
-
-def test_an_overload_that_is_held_passes():
-    assert failed(overload.judge(OVERLOAD)) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"goodput_rps": 89.0}, "goodput"),
-        ({"right": {"count": 1, "p99_ms": 1001.0}}, "p99 of right answers"),
-        ({"right": {"count": 0, "p99_ms": None}}, "p99 of right answers"),
-        ({"refused": {"count": 9, "p50_ms": 1.0, "p99_ms": 5.1}}, "p99 of a refusal"),
-        ({"errors": {"closed": 1}}, "anything else"),
-    ],
-)
-def test_an_overload_that_is_not_held_fails(changes, name):
-    assert failed(overload.judge(replace(OVERLOAD, open_loop=OPEN_LOOP | changes))) == [name]
-
-
-def test_memory_that_stays_after_an_overload_fails():
-    assert failed(overload.judge(replace(OVERLOAD, memory_after=530_000_000))) == ["memory before and after"]
-
-
-def test_the_maximum_is_the_mean_at_the_best_number_of_connections():
-    cells = [replace(CELL, connections=count, throughput_rps=rate) for count, rate in ((16, 90), (16, 100), (64, 120), (64, 60))]
-    assert overload.maximum(cells) == 95
-    assert replace(OVERLOAD, before=cells, after=[replace(CELL, throughput_rps=105)]).maximum_rps == 100
