@@ -60,7 +60,7 @@ def test_a_lock_has_a_hash_for_each_package_and_no_address(path: Path):
 @pytest.mark.parametrize("module", modules())
 def test_what_is_imported_is_asked_for(module):
     serves = module.startswith("serving") and not module.startswith("serving.bench")
-    extra = "serve" if serves else "train"
+    extra = "dev" if module == "serving.locustfile" else "serve" if serves else "train"
     asked = {canonicalize_name(requirement.name) for requirement in [*required(None), *required(extra)]}
     for name in {name.split(".")[0] for name in imported(module)} & OWNERS.keys() - {*PACKAGES}:
         assert {canonicalize_name(owner) for owner in OWNERS[name]} & asked, f"{module} imports {name}: add it to {extra} in pyproject.toml"

@@ -1,0 +1,61 @@
+"""The load test against a real server: it passes when all is well, and its exit status says so when not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from first_party import ROOT
+
+pytestmark = pytest.mark.torchserve
+
+
+@pytest.fixture(scope="module")
+def server(archive):
+    """The address of a real `slipway serve` of the archive of colours."""
+    command = [sys.executable, "-c", "from cli import main; main()", "serve", str(archive), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    ready = next((line for line in process.stdout if line.startswith("ready at")), None)
+    try:
+        assert ready is not None, "the server did not come up"
+        yield ready.split()[2]
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def load(server: str, folder: Path, *options: str) -> tuple[int, dict, str]:
+    """Exit status, report and log of a short load test."""
+    command = [sys.executable, "-m", "locust", "-f", "serving/locustfile.py", "--headless", "--only-summary", "--host", server]
+    common = ["--seconds", "5", "--peak", "4", "--html", str(folder / "load.html"), "--report", str(folder / "load.json")]
+    done = subprocess.run([*command, *common, *options], cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    return done.returncode, json.loads((folder / "load.json").read_text()), done.stderr
+
+
+@pytest.mark.parametrize("shape", ["step", "soak", "spike"])
+def test_every_request_is_answered_once_and_right(server, tmp_path, shape):
+    from serving.bench.images import photographs
+
+    for number, image in enumerate(photographs(120, 90, count=5)):
+        (tmp_path / f"{number}.jpg").write_bytes(image)
+    code, report, log = load(server, tmp_path, "--load-shape", shape, "--images", str(tmp_path), "--objective-p99", "5")
+    assert code == 0, log
+    assert report["broken"] == []
+    assert set(report["outcomes"]) == {"right"}
+    assert report["requests"] > 20
+    assert "<html" in (tmp_path / "load.html").read_text()
+
+
+def test_an_objective_that_is_not_kept_is_the_exit_status(server, tmp_path):
+    code, report, log = load(server, tmp_path, "--objective-p99", "0.0001")
+    assert code == 1
+    assert "not kept: 99 % of the answers took up to" in log
+    assert len(report["broken"]) == 1
+
+
+def test_a_server_that_is_not_there_fails(tmp_path):
+    code, report, _ = load("http://127.0.0.1:9", tmp_path)
+    assert code == 1
+    assert "no request was answered right" in report["broken"]
