@@ -2,7 +2,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: demo model test lint lock clean help FORCE
+.PHONY: demo model test cluster-test lint lock clean help FORCE
 
 BIN := .venv/bin
 SLIPWAY := $(BIN)/slipway
@@ -23,6 +23,10 @@ model: .venv/.train-installed ## The same on yours: make model DATA=FOLDER_OR_AR
 test: .venv/.dev-installed ## All tests but those for a cluster or GPU; ARGS="-k archive" takes some
 	$(BIN)/pytest -m 'not cluster and not gpu' $(ARGS)
 
+cluster-test: .venv/.dev-installed ## The demo's image on the cluster of KUBECONFIG: make cluster-test IMAGE=REPOSITORY:TAG
+	$(BIN)/python helm/tools.py
+	IMAGE='$(IMAGE)' $(BIN)/pytest -m cluster $(ARGS)
+
 lint: .venv/.dev-installed ## Style, types, the pipeline's file, the lock files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +45,7 @@ clean: ## Remove .venv, caches, and build with every run and archive in it
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The stages after the data, by the commands of dvc.yaml. Training knows by itself whether it is done, and then leaves its file alone;
 # what follows is made again when that file, the code or the parameters are newer.
