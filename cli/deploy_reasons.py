@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
-NEVER = {"ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "ImagePullBackOff", "CrashLoopBackOff"}
+NEVER = {"ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "ImagePullBackOff"}
+MAX_RESTARTS = 2  # the first one may be somebody else's fault
 MAX_EVENTS = 3
 LOG_LINES = 5
 
@@ -18,7 +19,7 @@ def ready(pod: dict[str, Any]) -> bool:
 
 def hopeless(pod: dict[str, Any]) -> bool:
     """Whether waiting longer would not make it ready."""
-    return any(_waiting(status).get("reason") in NEVER for status in _containers(pod))
+    return any(_waiting(status).get("reason") in NEVER or status.get("restartCount", 0) >= MAX_RESTARTS for status in _containers(pod))
 
 
 def reasons(pods: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], log: Log) -> list[str]:

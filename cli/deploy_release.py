@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ NAMESPACE = ROOT / "k8s" / "namespace.yaml"
 TOOLS = ROOT / "build" / "tools"
 POLL_S = 2.0
 CALL_S = 60.0
+PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 TEST_S = 300.0
 DIGEST = "import json, urllib.request as u; print(json.load(u.urlopen('http://127.0.0.1:8080/info', timeout=10))['digest'])"
 
@@ -124,34 +126,51 @@ def install(release: Release, *, timeout_s: int, say: Callable[[str], None]) -> 
         manifest = NAMESPACE.read_text().replace(": slipway\n", f": {release.namespace}\n")
         call("kubectl", "create", "--filename", "-", own=manifest)
     release.helm("template", release.name, str(release.chart), *release.values(), own=json.dumps(release.own))
+    if json.loads(release.helm("status", release.name, "--output", "json", check=False) or "{}").get("info", {}).get("status") in PENDING:
+        raise OSError(f"{release.name} is being changed by somebody else, or by a helm that was killed: wait, or `helm rollback` it first")
+    before = {pod["metadata"]["name"] for pod in release.pods()}
+    with _upgrade(release, timeout_s) as helm:
+        for line in _progress(release, helm, before, until=time.monotonic() + timeout_s + CALL_S):
+            say(line)
+    assert helm.stdout is not None
+    if helm.returncode:
+        pods = release.pods()
+        new = [pod for pod in pods if pod["metadata"]["name"] not in before]
+        why = reasons(new or pods, _warnings(release), lambda pod, previous: _log(release, pod, previous=previous))
+        raise Failed([*why, *helm.stdout.read().strip().splitlines()[-1:]])
+
+
+@contextmanager
+def _upgrade(release: Release, timeout_s: int) -> Iterator["subprocess.Popen[str]"]:
+    """Helm at work; when the block ends before it does, it is told to end, and then records the release as failed, not as pending."""
     command = [tool("helm"), "upgrade", "--install", release.name, str(release.chart), *release.values()]
     command += ["--namespace", release.namespace, "--wait", "--timeout", f"{timeout_s}s", "--history-max", "10"]
     helm = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert helm.stdin is not None and helm.stdout is not None
+    assert helm.stdin is not None
     helm.stdin.write(json.dumps(release.own))
     helm.stdin.close()
-    until = time.monotonic() + timeout_s + CALL_S
-    for line in _progress(release, helm, until):
-        say(line)
-    if helm.wait(CALL_S) == 0:
-        return
-    said = helm.stdout.read().strip().splitlines()
-    why = reasons(release.pods(), _warnings(release), lambda pod, previous: _log(release, pod, previous=previous))
-    raise Failed([*(why or []), *said[-1:]])
+    try:
+        yield helm
+    finally:
+        if helm.poll() is None:
+            helm.send_signal(signal.SIGINT)
+        helm.wait(CALL_S)
 
 
-def _progress(release: Release, helm: "subprocess.Popen[str]", until: float) -> Iterator[str]:
-    """How many pods are ready, whenever that changes, until helm ends; helm is told to end when a pod can never be."""
-    before = ""
-    while helm.poll() is None:
-        pods = release.pods()
-        line = f"{sum(map(ready, pods))} of {len(pods)} pods ready"
-        if pods and line != before:
+def _progress(release: Release, helm: "subprocess.Popen[str]", old: set[str], *, until: float) -> Iterator[str]:
+    """How many new pods are ready, whenever that changes, until helm ends or one of them can never be.
+
+    The `old` pods say nothing: they may be broken, which is why there is a new release.
+    """
+    told = ""
+    while helm.poll() is None and time.monotonic() < until:
+        pods = [pod for pod in release.pods() if pod["metadata"]["name"] not in old]
+        line = f"{sum(map(ready, pods))} of {len(pods)} new pods ready"
+        if pods and line != told:
             yield line
-        before = line
-        if any(map(hopeless, pods)) or time.monotonic() > until:
-            helm.send_signal(signal.SIGINT)  # it then records the release as failed, not as pending
-            helm.wait(CALL_S)
+            told = line
+        if any(map(hopeless, pods)):
+            return
         time.sleep(POLL_S)
 
 

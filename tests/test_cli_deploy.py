@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from cli import app
 from cli.deploy_reasons import hopeless, reasons
 from serving.archive import digest
 
-# Stands in for helm and kubectl: takes the first answer whose pattern is in the arguments, and writes down what it was asked.
+HANGS = -1  # the exit code of a tool that does not come back by itself
+# Stands in for helm and kubectl: takes the first answer whose pattern is in the arguments, and writes down what it was asked. An answer
+# that is a list gives one after the other.
 FAKE = """#!{python}
-import json, re, sys
+import json, re, sys, time
 from pathlib import Path
 folder = Path({folder!r})
 name = Path(sys.argv[0]).name
@@ -22,8 +25,14 @@ line = " ".join([name, *sys.argv[1:]])
 own = sys.stdin.read() if "-" in sys.argv else ""
 with (folder / "asked").open("a") as file:
     file.write(json.dumps([line, own]) + "\\n")
-for words, code, said in json.loads((folder / "answers").read_text()):
+answers = json.loads((folder / "answers").read_text())
+for words, code, said in answers:
     if re.search(words, line):
+        if isinstance(said, list):
+            said = said.pop(0) if len(said) > 1 else said[0]
+            (folder / "answers").write_text(json.dumps(answers))
+        if code == {hangs}:
+            time.sleep(60)
         (sys.stderr if code else sys.stdout).write(said)
         sys.exit(code)
 sys.exit("unexpected: " + line)
@@ -46,10 +55,10 @@ class Cluster:
         self.folder = folder
         self.archive = write_colours(folder / "colours.mar")
         for name in ("helm", "kubectl"):
-            (folder / name).write_text(FAKE.format(python=sys.executable, folder=str(folder)))
+            (folder / name).write_text(FAKE.format(python=sys.executable, folder=str(folder), hangs=HANGS))
             (folder / name).chmod(0o755)
 
-    def answers(self, *special: tuple[str, int, str]) -> None:
+    def answers(self, *special: tuple[str, int, str | list[str]]) -> None:
         """Answer as a healthy cluster does, but for what is `special`: pattern, exit code, text."""
         healthy = [
             ("current-context", 0, "kind-test"),
@@ -61,6 +70,7 @@ class Cluster:
             ("exec", 0, digest(self.archive)),
             ("logs", 0, "one\ntwo"),
             ("helm history", 0, HISTORY),
+            ("helm status", 0, '{"info": {"status": "deployed"}}'),
             ("helm template", 0, "kind: Service\nmetadata: {name: colours-stable}\nspec: {port: 80}\n"),
             *((f"helm {verb}", 0, "") for verb in ("get", "upgrade", "test", "rollback")),
         ]
@@ -211,6 +221,24 @@ def test_values_that_the_chart_refuses_change_nothing(cluster):
     assert not any("helm upgrade" in line for line, _ in cluster.asked())
 
 
+def test_a_release_that_somebody_else_is_changing_is_left_alone(cluster):
+    cluster.answers(("helm status", 0, '{"info": {"status": "pending-upgrade"}}'))
+    done = cluster.deploy("--image", "colours:1")
+    assert isinstance(done.exception, OSError)
+    assert "is being changed by somebody else" in str(done.exception)
+    assert not any("helm upgrade" in line for line, _ in cluster.asked())
+
+
+def test_a_pod_that_can_never_be_ready_ends_the_wait(cluster):
+    state = {"waiting": {"reason": "ErrImageNeverPull", "message": "not present"}}
+    pods = [json.dumps({"items": items}) for items in ([], [pod(ready=False, state=state)])]
+    cluster.answers(("helm upgrade", HANGS, ""), ("get pods", 0, pods))
+    started = time.monotonic()
+    done = cluster.deploy("--image", "colours:1")
+    assert done.exit_code == 1
+    assert time.monotonic() - started < 20
+
+
 def test_without_helm_the_next_step_is_said(cluster, monkeypatch, tmp_path):
     (cluster.folder / "helm").unlink()
     monkeypatch.setattr("cli.deploy_release.TOOLS", tmp_path / "none")
@@ -248,6 +276,9 @@ def test_each_way_not_to_be_ready_has_its_words():
     ]
 
 
-@pytest.mark.parametrize(("reason", "never"), [("ErrImageNeverPull", True), ("CrashLoopBackOff", True), ("ContainerCreating", False)])
-def test_waiting_ends_early_where_it_cannot_help(reason, never):
-    assert hopeless(pod(ready=False, state={"waiting": {"reason": reason}})) is never
+@pytest.mark.parametrize(
+    ("reason", "restarts", "never"),
+    [("ErrImageNeverPull", 0, True), ("CrashLoopBackOff", 1, False), ("CrashLoopBackOff", 2, True), ("ContainerCreating", 0, False)],
+)
+def test_waiting_ends_early_where_it_cannot_help(reason, restarts, never):
+    assert hopeless(pod(ready=False, state={"waiting": {"reason": reason}}, restartCount=restarts)) is never
