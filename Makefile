@@ -2,7 +2,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: demo model test cluster-test lint lock clean help FORCE
+.PHONY: demo model test cluster-test tools lint lock clean help FORCE
 
 BIN := .venv/bin
 SLIPWAY := $(BIN)/slipway
@@ -26,6 +26,9 @@ test: .venv/.dev-installed ## All tests but those for a cluster or GPU; ARGS="-k
 cluster-test: .venv/.dev-installed ## The demo's image on the cluster of KUBECONFIG: make cluster-test IMAGE=REPOSITORY:TAG
 	$(BIN)/python helm/tools.py
 	IMAGE='$(IMAGE)' $(BIN)/pytest -m cluster $(ARGS)
+
+tools: .venv/.train-installed ## Helm and kubectl into build/tools, where they are not on the path
+	$(BIN)/python helm/tools.py
 
 lint: .venv/.dev-installed ## Style, types, the pipeline's file, the lock files
 	$(BIN)/ruff check .

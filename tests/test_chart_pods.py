@@ -112,7 +112,7 @@ def test_what_is_written_lies_in_volumes_with_a_limit():
     (box,) = spec["containers"]
     writable = {mount["mountPath"] for mount in box["volumeMounts"] if not mount.get("readOnly")}
     variables = {variable["name"]: variable["value"] for variable in box["env"]}
-    assert writable == {"/tmp", "/cache"} and {variables["TMPDIR"], variables["HOME"], variables["SLIPWAY_CACHE"]} == writable
+    assert writable == {"/tmp"} == {variables["TMPDIR"], variables["HOME"]}
     assert all("sizeLimit" in volume["emptyDir"] for volume in spec["volumes"])
 
 

@@ -90,7 +90,6 @@ containers:
     env:
       - {name: TMPDIR, value: /tmp}
       - {name: HOME, value: /tmp}
-      - {name: SLIPWAY_CACHE, value: /cache}
     ports:
       - {name: http, containerPort: 8080}
       - {name: metrics, containerPort: 9090}
@@ -115,7 +114,6 @@ containers:
       {{- include "slipway.containerSecurity" . | nindent 6 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
-      - {name: cache, mountPath: /cache}
       {{- if $values.keys.existingSecret }}
       - {name: keys, mountPath: /keys, readOnly: true}
       {{- end }}
@@ -124,7 +122,6 @@ containers:
       {{- end }}
 volumes:
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
-  - {name: cache, emptyDir: {sizeLimit: 256Mi}}
   {{- with $values.keys.existingSecret }}
   - name: keys
     secret:
