@@ -13,7 +13,7 @@ from serving.bench.arrivals import Arrivals, drive
 def drive_it(one: Server, images: list[str], **changes: Any) -> dict[str, Any]:  # noqa: F811
     arrivals: dict[str, Any] = {
         "host": "127.0.0.1", "port": one.server_port, "path": "/predictions/m", "images": images, "labels": list(IMAGES.values()),
-        "rate_rps": 200.0, "seconds": 1.0, "lead_in_s": 0.1, "drain_s": 2.0, "objective_s": 1.0, "max_connections": 50,
+        "rate_rps": 100.0, "seconds": 1.0, "lead_in_s": 0.1, "drain_s": 20.0, "objective_s": 1.0, "max_connections": 500,
     }  # fmt: skip
     return drive(Arrivals(**{**arrivals, **changes}))
 
@@ -25,12 +25,12 @@ def slow(body: bytes) -> str:
 
 def test_requests_come_at_the_rate_that_was_asked_for_and_not_evenly(images):  # noqa: F811
     with server() as one:
-        result = drive_it(one, images, rate_rps=300.0, seconds=2.0)
-    assert result["sent"] == pytest.approx(300 * 2.1, abs=4 * (300 * 2.1) ** 0.5), "a Poisson count lies within 4 standard deviations"
+        result = drive_it(one, images, rate_rps=100.0, seconds=3.0)
+    assert result["sent"] == pytest.approx(100 * 3.1, abs=4 * (100 * 3.1) ** 0.5), "a Poisson count lies within 4 standard deviations"
     assert result["errors"] == {} and result["answered"] == result["sent"]
-    assert result["goodput_rps"] == pytest.approx(300, rel=0.2)
+    assert result["goodput_rps"] == pytest.approx(100, rel=0.3)
     counts = [second["right"]["count"] for second in result["each_second"]]
-    assert sum(counts) == result["right"]["count"] and len(counts) == 2
+    assert sum(counts) == result["right"]["count"] and len(counts) == 3
 
 
 def test_requests_come_whether_or_not_the_server_keeps_up(images):  # noqa: F811
@@ -49,10 +49,10 @@ def test_an_answer_after_the_objective_is_right_but_no_goodput(images):  # noqa:
 def test_a_refusal_must_say_when_to_come_again(images):  # noqa: F811
     with server(status="503 X\r\nRetry-After: 1\r\nX-From:") as one:
         stated = drive_it(one, images)
-    assert stated["errors"] == {} and stated["refused"]["count"] > 100 and stated["right"]["count"] == 0
-    assert 0 <= stated["refused"]["p50_ms"] < 100
+    assert stated["errors"] == {} and stated["refused"]["count"] > 50 and stated["right"]["count"] == 0
+    assert 0 <= stated["refused"]["p50_ms"] < 1000
     with server(status=503) as one:
-        assert drive_it(one, images)["errors"]["503"] > 100
+        assert drive_it(one, images)["errors"]["503"] > 50
 
 
 def test_a_wrong_label_is_an_error(images):  # noqa: F811

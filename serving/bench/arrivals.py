@@ -66,7 +66,7 @@ class Connection:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.socket.setblocking(False)
         self.image = 0
-        self.due = self.written = 0.0
+        self.due = self.begun = self.written = 0.0
         self.unsent = memoryview(b"")
         self.received = b""
 
@@ -79,7 +79,7 @@ class Loop:
         self.requests = [post_of(arrivals.host, arrivals.path, Path(image).read_bytes()) for image in arrivals.images]
         self.right = [beginning(label) for label in arrivals.labels]
         self.poll = select.epoll()
-        self.busy: dict[int, Connection] = {}
+        self.open: dict[int, Connection] = {}
         self.idle: list[Connection] = []
         self.sent = 0
         self.count_from = 0.0
@@ -98,16 +98,18 @@ class Loop:
             while due <= now and due < end:
                 self._arrive(due)
                 due += chance.expovariate(arrivals.rate_rps)
-            if due >= end and (not self.busy or now > end + arrivals.drain_s):
+            if due >= end and (not self._busy() or now > end + arrivals.drain_s):
                 break
             wait = due - time.perf_counter() if due < end else 0.1
             for number, event in self.poll.poll(max(0.0, wait)):
-                connection = self.busy.get(number)
-                if connection is not None and event & select.EPOLLOUT:
-                    self._flush(connection)
-                if event & ~select.EPOLLOUT:
-                    self._receive(connection or next(one for one in self.idle if one.socket.fileno() == number))
-        self.errors["unanswered"] += len(self.busy)
+                if event & select.EPOLLOUT:
+                    self._flush(self.open[number])
+                if event & ~select.EPOLLOUT and number in self.open:
+                    self._receive(self.open[number])
+        self.errors["unanswered"] += self._busy()
+
+    def _busy(self) -> int:
+        return len(self.open) - len(self.idle)
 
     def _arrive(self, due: float) -> None:
         number, self.sent = self.sent, self.sent + 1
@@ -118,14 +120,15 @@ class Loop:
             return
         connection.image, connection.due, connection.written = number % len(self.requests), due, 0.0
         connection.unsent = memoryview(self.requests[connection.image])
-        self.busy[connection.socket.fileno()] = connection
-        self.late.append(time.perf_counter() - due)
+        connection.begun = time.perf_counter()
+        self.late.append(connection.begun - due)
         self._flush(connection)
 
     def _connect(self) -> Connection:
-        if len(self.busy) >= self.arrivals.max_connections:
+        if len(self.open) >= self.arrivals.max_connections:
             raise OSError("as many connections as may be are waiting for answers")
         connection = Connection(self.arrivals.host, self.arrivals.port)
+        self.open[connection.socket.fileno()] = connection
         self.poll.register(connection.socket, select.EPOLLIN)
         return connection
 
@@ -139,11 +142,10 @@ class Loop:
         if connection.unsent:
             self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
             return
-        if connection.written:  # it was answered before it was whole: now the connection is free
-            self._free(connection)
-            return
-        connection.written = time.perf_counter()
         self.poll.modify(connection.socket, select.EPOLLIN)
+        if connection.written:  # it was answered before it was whole: now the connection is free
+            self.idle.append(connection)
+        connection.written = time.perf_counter()
 
     def _receive(self, connection: Connection) -> None:
         try:
@@ -164,18 +166,14 @@ class Loop:
         if connection.unsent:
             connection.written = now
         else:
-            self._free(connection)
-
-    def _free(self, connection: Connection) -> None:
-        del self.busy[connection.socket.fileno()]
-        self.idle.append(connection)
+            self.idle.append(connection)
 
     def _answer(self, connection: Connection, head: bytes, body: bytes, now: float) -> None:
         status, image = head[9:12], connection.image
         if status == b"200" and (body.startswith(self.right[image]) or names(self.arrivals.labels[image], body)):
             self._count(RIGHT, connection, now, now - connection.due)
         elif status == b"503" and b"\r\nretry-after:" in head.lower():
-            self._count(REFUSED, connection, now, now - (connection.written or now))
+            self._count(REFUSED, connection, now, now - (connection.written or connection.begun))
         else:
             self.errors["wrong" if status == b"200" else f"{status.decode('latin-1')}"] += 1
 
@@ -183,10 +181,11 @@ class Loop:
         self.outcomes.append(Outcome(kind, connection.due - self.count_from, now - self.count_from, took_s))
 
     def _lost(self, connection: Connection) -> None:
-        number = connection.socket.fileno()
-        self.errors["closed"] += number in self.busy
-        if self.busy.pop(number, None) is None:
+        if connection in self.idle:
             self.idle.remove(connection)
+        else:
+            self.errors["closed"] += 1
+        del self.open[connection.socket.fileno()]
         connection.socket.close()
 
 
