@@ -74,7 +74,7 @@ CONTRADICTIONS = {
 
 
 def leaves(tree, path=""):
-    """Paths of what an explained value or one without keys of its own is at."""
+    """Paths of the values that are explained one by one: those without keys of their own, and `resources` as a whole."""
     for key, value in tree.items():
         here = f"{path}.{key}"
         if isinstance(value, dict) and value and here != ".resources":
@@ -122,18 +122,17 @@ def test_every_object_of_the_schema_is_closed_or_passed_through_whole():
     check(SCHEMA, "values")
 
 
-def test_every_value_is_in_the_schema_and_the_schema_has_no_other():
-    def resolve(schema):
-        own = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-        return {key: value for part in [own, *map(resolve, own.get("allOf", []))] for key, value in part.get("properties", {}).items()} | {}
+def properties(schema):
+    """The keys that an object of this schema may have, those of what it refers to among them."""
+    schema = SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")] if "$ref" in schema else schema
+    return schema.get("properties", {}).keys() | {key for part in schema.get("allOf", []) if "if" not in part for key in properties(part)}
 
-    for section, schema in SCHEMA["properties"].items():
-        if section != "global" and isinstance(VALUES[section], dict) and section not in ("resources", "nodeSelector"):
-            found = set()
-            for part in [schema, *schema.get("allOf", [])]:
-                found |= resolve(part).keys() if "properties" in part or "$ref" in part else set()
-            assert found == VALUES[section].keys(), section
+
+def test_every_value_is_in_the_schema_and_the_schema_has_no_other():
     assert SCHEMA["properties"].keys() - {"global"} == VALUES.keys()
+    for section, values in VALUES.items():
+        if found := properties(SCHEMA["properties"][section]):
+            assert found == values.keys(), section
 
 
 def test_every_value_is_explained():
