@@ -16,6 +16,7 @@ WHEN = {
     503: "not ready, full, or a worker was lost: send it again after Retry-After",
 }
 WAIT = {"Retry-After": {"description": "seconds", "schema": {"type": "string", "pattern": r"^\d+$"}}}
+OF_AN_IMAGE = (400, 413, 415, 500, 503)  # what one image may be answered
 OF_IMAGES = (400, 401, 408, 413, 415, 429, 500, 503)  # what a route that takes images may answer besides 200
 
 
@@ -27,9 +28,10 @@ class Problem(BaseModel):
     message: str
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These statuses as FastAPI takes them for a route's `responses`."""
+def problems(*statuses: int, several: Any = Problem) -> dict[int | str, dict[str, Any]]:
+    """These statuses as FastAPI takes them for a route's `responses`; `several` is the body when no image of several has a prediction."""
     return {
-        status: {"model": Problem, "description": WHEN[status]} | ({"headers": WAIT} if status in (429, 503) else {})
+        status: {"model": several if status in OF_AN_IMAGE else Problem, "description": WHEN[status]}
+        | ({"headers": WAIT} if status in (429, 503) else {})
         for status in sorted(statuses)
     }

@@ -24,7 +24,8 @@ DESCRIBED = "described here for /docs, answered by the front door before it come
 IMAGE = {"type": "string", "format": "binary", "minLength": 1}
 IMAGE_BODY = {"content": {"image/*": {"schema": IMAGE}}, "required": True}
 FILES = {"type": "object", "required": ["files"], "properties": {"files": {"type": "array", "items": IMAGE, "minItems": 1}}}
-FILES_BODY = {"content": {"multipart/form-data": {"schema": FILES}, "image/*": {"schema": IMAGE}}, "required": True}
+FORM = {"schema": FILES, "encoding": {"files": {"contentType": "image/*"}}}
+FILES_BODY = {"content": {"multipart/form-data": FORM, "image/*": {"schema": IMAGE}}, "required": True}
 UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": dict[str, str], "description": "predictions would fail or be wrong"}}
 
 
@@ -130,7 +131,7 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         summary="Classify one image or many; an error of one image is its own",
         openapi_extra={"requestBody": FILES_BODY},
         response_model=Classification,
-        responses=problems(*OF_IMAGES),
+        responses=problems(*OF_IMAGES, several=Problem | Classification),
     )
     async def classify(request: Request) -> Any:
         if not readiness.open:
