@@ -2,7 +2,7 @@
 
 import copy
 import json
-import shutil
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,10 +58,11 @@ class Refused(AssertionError):
 
 @cache
 def helm() -> str:
-    """The helm to use."""
-    done = subprocess.run([sys.executable, ROOT / "helm" / "tools.py"], capture_output=True, text=True, timeout=300, check=False)
+    """The pinned helm, whatever is on PATH: another version words its refusals otherwise."""
+    command, unseen = [sys.executable, ROOT / "helm" / "tools.py"], os.environ | {"PATH": ""}
+    done = subprocess.run(command, env=unseen, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return shutil.which("helm") or str(ROOT / "build" / "tools" / "helm")
+    return str(ROOT / "build" / "tools" / "helm")
 
 
 def text(values: Object | None = None, *, files: tuple[Path, ...] = (), release: str = "demo", kube: str = "1.34.0") -> str:
