@@ -46,11 +46,19 @@ def _show(result: dict[str, Any], verdicts: "Sequence[Verdict]", lines: Sequence
     from rich.console import Console
     from rich.table import Table
 
+    from cli.bench_table import WIDTH
+
     archive, machine = result["archive"], result["machine"]
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{archive['name']}, {archive['arch']} {archive['variant']} at {archive['size_px']} px; {machine['cpu']}", markup=False)
-    for line in lines:
-        console.print(line, markup=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(
+        f"{archive['name']}, {archive['arch']} {archive['variant']} at {archive['size_px']} px; {machine['cpu']}",
+        markup=False,
+        soft_wrap=True,
+    )
+    for line in (about, *lines):
+        console.print(line, markup=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
     for verdict in verdicts:
         table.add_row("[green]ok[/]" if verdict.passed else "[bold red]NO[/]", verdict.name, verdict.got, f"wanted {verdict.wanted}")

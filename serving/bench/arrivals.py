@@ -58,13 +58,14 @@ class Outcome(NamedTuple):
 
 
 class Connection:
-    """One kept-alive connection with at most one request on it."""
+    """One kept-alive connection with at most one request on it; it need not be made yet when that is handed to it."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.create_connection((host, port), CONNECT_S)
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.socket.setblocking(False)
+        self.socket.connect_ex((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self.socket.setblocking(False)
         self.image = 0
         self.due = self.begun = self.written = 0.0
         self.unsent = memoryview(b"")
@@ -196,8 +197,8 @@ def drive(arrivals: Arrivals) -> dict[str, Any]:
     Raises: ValueError for an address that is not this machine's own; OSError when nothing listens there.
     """
     check_loopback(arrivals.host)
+    socket.create_connection((arrivals.host, arrivals.port), CONNECT_S).close()
     loop = Loop(arrivals)
-    loop.idle.append(loop._connect())
     gc.disable()
     started, used = time.perf_counter(), time.process_time()
     loop.run()
