@@ -52,11 +52,7 @@ def _show(result: dict[str, Any], verdicts: "Sequence[Verdict]", lines: Sequence
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
-    console.print(
-        f"{archive['name']}, {archive['arch']} {archive['variant']} at {archive['size_px']} px; {machine['cpu']}",
-        markup=False,
-        soft_wrap=True,
-    )
+    about = f"{archive['name']}, {archive['arch']} {archive['variant']} at {archive['size_px']} px; {machine['cpu']}"
     for line in (about, *lines):
         console.print(line, markup=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
