@@ -44,6 +44,10 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys' hashes, made by slipway key; it may change at any time. Default: no key needed.")
     ] = None,
+    objective: Annotated[
+        float,
+        typer.Option(help="Seconds within which an accepted image is to be answered; more than fit into them get 503.", min=0.05, max=25),
+    ] = 2.0,
     drain_delay: Annotated[
         float, typer.Option(help="Seconds for which requests are still taken after SIGTERM; in a cluster, about 5.", min=0, max=600)
     ] = 0.0,
@@ -76,6 +80,7 @@ def serve(
             sock=sock,
             internal=internal,
             keys=keys,
+            objective_s=objective,
             drain_delay_s=drain_delay,
             stand_in=os.environ.get("SLIPWAY_TORCH_STAND_IN") != "0",
             cache=_cache_folder(),

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serving.front_door.admission import Admission
 from serving.front_door.batcher import MAX_FRAME_BYTES, Batcher
 from serving.front_door.keys import Keys
 from serving.front_door.readiness import Readiness
+from serving.handler import BATCHES
 from serving.plan import Plan
 from serving.served import Served
 from serving.torchserve.child import TorchServe
@@ -61,6 +63,7 @@ def serve(
     sock: socket.socket,
     internal: socket.socket | None,
     keys: Path | None,
+    objective_s: float,
     drain_delay_s: float,
     stand_in: bool,
     cache: Path | None,
@@ -69,7 +72,8 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight and return.
 
-    With `internal`, metrics are told there alone; with `keys`, images are taken from those whose key is in that file. After a signal
+    With `internal`, metrics are told there alone; with `keys`, images are taken from those whose key is in that file. More images than
+    are answered within `objective_s` are refused. After a signal
     readiness fails at once, but requests are taken for `drain_delay_s` more: whoever sends them, a Kubernetes Service for one, needs
     that long to hear of it. `on_ready` is called once, `say` with each message for people. JVM class caches lie in the folder `cache`.
 
@@ -89,6 +93,7 @@ def serve(
                     sock=sock,
                     internal=internal,
                     keys=Keys(keys) if keys else None,
+                    objective_s=objective_s,
                     drain_delay_s=drain_delay_s,
                     on_ready=on_ready,
                     say=say,
@@ -108,6 +113,7 @@ async def _serve(
     sock: socket.socket,
     internal: socket.socket | None,
     keys: Keys | None,
+    objective_s: float,
     drain_delay_s: float,
     on_ready: Callable[[], None],
     say: Callable[[str], None],
@@ -127,12 +133,12 @@ async def _serve(
         served.name,
         slots=plan.slots,
         max_batch=plan.max_batch,
-        max_pending=plan.max_pending,
+        admission=Admission(objective_s, first=plan.slots * plan.max_batch, least=plan.slots * BATCHES[0], most=plan.max_images),
         timeout_s=RESPONSE_TIMEOUT_S + 5,
         arenas=torchserve.arenas if served.reads_arenas else None,
         on_batch=on_batch,
     )
-    metrics = Metrics(served, queue=lambda: batcher.pending, ready=lambda: readiness.ready)
+    metrics = Metrics(served, batcher, readiness)
     door = FrontDoor(served, batcher, readiness, metrics, internal_port=internal.getsockname()[1] if internal else None, keys=keys)
     server = _http_server(door)
 

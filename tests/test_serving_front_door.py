@@ -25,16 +25,22 @@ class StandInBatcher:
 
     def __init__(self) -> None:
         self.images: list[bytes] = []
+        self.timeouts: list[float | None] = []
         self.full = False
         self.hold = False
+        self.pending, self.limit, self.refused, self.objective_s = 7, 96, 0, 2.0
 
-    def admit(self, count: int) -> None:
+    def admit(self, count: int, size: int = 0, *, timeout_s: float | None = None) -> None:
         if self.full:
             raise unavailable("Full", "full")
 
-    def submit(self, image: bytes) -> "asyncio.Future[Answer]":
+    def submit_all(self, images: list[bytes], *, timeout_s: float | None = None) -> "list[asyncio.Future[Answer]]":
+        return [self.submit(image, timeout_s=timeout_s) for image in images]
+
+    def submit(self, image: bytes, *, timeout_s: float | None = None) -> "asyncio.Future[Answer]":
         self.admit(1)
         self.images.append(image)
+        self.timeouts.append(timeout_s)
         future = asyncio.get_running_loop().create_future()
         bad = image.startswith(b"bad")
         if not self.hold:
@@ -69,7 +75,7 @@ class Door:
                 "golden": [],
             },
         )
-        self.metrics = Metrics(self.served, queue=lambda: 7, ready=lambda: self.readiness.ready)
+        self.metrics = Metrics(self.served, self.batcher, self.readiness)  # type: ignore[arg-type]
         self.app = FrontDoor(self.served, self.batcher, self.readiness, self.metrics)  # type: ignore[arg-type]
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -262,3 +268,17 @@ def test_while_stopping_answers_still_come_and_tell_clients_to_connect_anew(door
     for method, path in (("POST", "/predictions/steel"), ("POST", "/v1/classify"), ("GET", "/info")):
         answer = door.ask(method, path, content=b"jpeg")
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize("path", ["/predictions/steel", "/v1/classify"])
+def test_the_time_that_a_request_allows_goes_with_its_image(door: Door, path: str) -> None:
+    assert door.ask("POST", path, content=b"x", headers={"x-request-timeout-ms": "250"}).status_code == 200
+    assert door.ask("POST", path, content=b"x").status_code == 200
+    assert door.batcher.timeouts == [0.25, None]
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", ""])
+@pytest.mark.parametrize("path", ["/predictions/steel", "/v1/classify"])
+def test_a_time_that_is_none_is_a_400(door: Door, path: str, value: str) -> None:
+    assert problem(door.ask("POST", path, content=b"x", headers={"x-request-timeout-ms": value})) == (400, "BadTimeout")
+    assert door.batcher.images == []

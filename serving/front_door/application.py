@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from serving.front_door.batcher import Answer, Batcher
-from serving.front_door.bodies import ClientGone, Receive, images_of, read_body
+from serving.front_door.bodies import ClientGone, Receive, allowed_s, images_of, read_body
 from serving.front_door.errors import ApiError, error_body, unavailable
 from serving.front_door.keys import Keys
 from serving.front_door.metrics import CONTENT_TYPE, Metrics
@@ -26,6 +26,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PREDICTIONS = "/predictions/"
+READ_HEADERS = frozenset({b"content-length", b"content-type", b"x-request-id", b"authorization", b"x-api-key", b"x-request-timeout-ms"})
 FORM_OVERHEAD_BYTES = 4096
 log = logging.getLogger(__name__)
 
@@ -113,25 +114,14 @@ class FrontDoor:
         return Answer(200, _json({"status": "Healthy"})) if self._readiness.ready else Answer(503, _json({"status": "Unhealthy"}))
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length, content_type, given_id, authorization, api_key = None, b"", None, None, None
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"content-type":
-                content_type = value
-            elif name == b"x-request-id":
-                given_id = value
-            elif name == b"authorization":
-                authorization = value
-            elif name == b"x-api-key":
-                api_key = value
-        request_id, started = self._request_id(given_id), time.perf_counter()
+        given = {name: value for name, value in scope["headers"] if name in READ_HEADERS}
+        request_id, started = self._request_id(given.get(b"x-request-id")), time.perf_counter()
         self._metrics.in_flight += 1
         extra: Iterable[tuple[str, str]] = ()
         try:
             if self._keys is not None:
-                self._keys.admit(authorization, api_key)
-            answer = await self._answer(scope, receive, length, content_type)
+                self._keys.admit(given.get(b"authorization"), given.get(b"x-api-key"))
+            answer = await self._answer(scope, receive, given)
         except ClientGone:
             return
         except ApiError as error:
@@ -166,7 +156,7 @@ class FrontDoor:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Scope, receive: Receive, length: int | None, content_type: bytes) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, given: dict[bytes, bytes]) -> Answer:
         if scope["path"] not in self._paths:
             wanted = f"{PREDICTIONS}{self._served.name}"
             raise ApiError(404, "UnknownModel", f"got {scope['path']}, this server has {wanted} in version {self._served.version}")
@@ -176,12 +166,14 @@ class FrontDoor:
             )
         if not self._readiness.open:
             raise unavailable("NotReady", f"{self._readiness.reason}: send the image again when /readyz answers 200")
-        self._batcher.admit(1)
+        timeout_s = allowed_s(given.get(b"x-request-timeout-ms"))
+        self._batcher.admit(1, timeout_s=timeout_s)
+        length, content_type = given.get(b"content-length"), given.get(b"content-type", b"")
         is_form = content_type.startswith(b"multipart/")
-        body = await read_body(receive, length, self._served.max_image_bytes + FORM_OVERHEAD_BYTES * is_form)
+        body = await read_body(receive, int(length) if length else None, self._served.max_image_bytes + FORM_OVERHEAD_BYTES * is_form)
         if is_form or content_type:
             body = images_of(content_type, body, fields=("data", "body", "file"))[0].data
-        answer = self._batcher.submit(body)
+        answer = self._batcher.submit(body, timeout_s=timeout_s)
         connection = scope.get("slipway.connection")
         if connection is None:
             return await answer

@@ -120,6 +120,22 @@ def _parameters(value: bytes) -> Message:
     return message
 
 
+def allowed_s(value: bytes | str | None) -> float | None:
+    """Seconds that a request allows for its answer, from the milliseconds in its header; None when it says nothing.
+
+    Raises: ApiError 400 BadTimeout.
+    """
+    if value is None:
+        return None
+    try:
+        milliseconds = int(value)
+    except ValueError:
+        milliseconds = 0
+    if milliseconds < 1:
+        raise ApiError(400, "BadTimeout", f"got X-Request-Timeout-Ms: {value!r}, wanted a whole number of milliseconds above 0")
+    return milliseconds / 1e3
+
+
 def empty_body() -> ApiError:
     """The answer to nothing."""
     return ApiError(400, "EmptyBody", "got an empty body, wanted an image: send its bytes, for example curl --data-binary @image.jpg")
