@@ -66,6 +66,7 @@ class Batcher:
     ) -> None:
         self._max_batch, self._admission, self._timeout_s = max_batch, admission, timeout_s
         self.refused = 0
+        self._answered_at = time.monotonic()
         self._on_batch = on_batch
         self._pending: deque[Job] = deque()
         self._pending_bytes = 0
@@ -104,6 +105,11 @@ class Batcher:
         while self._pending:
             _answer(self._pending.popleft().answer, LOST)
         self._pending_bytes = 0
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a worker last answered."""
+        return time.monotonic() - self._answered_at
 
     @property
     def objective_s(self) -> float:
@@ -199,7 +205,8 @@ class Batcher:
                 answers, meta = _answers(body, len(jobs))
         self._on_batch(len(jobs), meta)
         if meta is not None:
-            self._admission.answered(len(jobs), now=time.monotonic(), waiting=bool(self._pending))
+            self._answered_at = time.monotonic()
+            self._admission.answered(len(jobs), now=self._answered_at, waiting=bool(self._pending))
         for job, answer in zip(jobs, answers, strict=True):
             _answer(job.answer, answer)
         if status == 200:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from serving.front_door.batcher import Answer, Batcher
-from serving.front_door.bodies import ClientGone, Part, allowed_s, images_of, read_body, too_large
+from serving.front_door.bodies import MAX_REQUEST_BYTES, ClientGone, Part, allowed_s, images_of, read_body, too_large
 from serving.front_door.errors import ApiError, error_body, unavailable
 from serving.front_door.kserve import add_kserve
 from serving.front_door.metrics import Metrics
@@ -19,7 +19,6 @@ from serving.front_door.readiness import Readiness
 from serving.front_door.results import classification
 from serving.served import Served
 
-MAX_CLASSIFY_BYTES = 64 << 20
 DESCRIBED = "described here for /docs, answered by the front door before it comes here"
 IMAGE = {"type": "string", "format": "binary", "minLength": 1}
 IMAGE_BODY = {"content": {"image/*": {"schema": IMAGE}}, "required": True}
@@ -137,7 +136,7 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
             raise unavailable("NotReady", readiness.reason)
         length = request.headers.get("content-length")
         try:
-            body = await read_body(request.receive, int(length) if length else None, MAX_CLASSIFY_BYTES)
+            body = await read_body(request.receive, int(length) if length else None, MAX_REQUEST_BYTES)
         except ClientGone:
             return Response()
         parts = images_of(request.headers.get("content-type", "").encode("latin-1"), body, fields=("files", "file", "data"))
