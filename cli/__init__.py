@@ -26,6 +26,7 @@ trial.register(app)
 
 def main() -> None:
     """Run the command line; exit 2 with one message for the user's fault, 1 for ours, 130 after Ctrl-C."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin for each other stop dead on a busy machine
     try:
         app()
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +38,6 @@ def register(app: typer.Typer) -> None:
 
 def train(name: Name = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Fine-tune the network on the run's images; goes on where a killed run stopped, and does nothing if it is done."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin for each other stop dead on a busy machine
     from cli.served_path import decode_for
     from model import train as training
     from model.plots import curves

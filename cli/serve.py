@@ -1,6 +1,7 @@
 """`slipway serve` and `slipway predict`."""
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from enum import StrEnum
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from serving.logs import Form
 
 if TYPE_CHECKING:
     from serving.client import Prediction
@@ -41,28 +44,44 @@ def serve(
     internal_port: Annotated[
         int | None, typer.Option(help="Tell /metrics on this port alone, for a network that callers do not reach. Default: on --port.")
     ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(help="Tell on this port what TorchServe's management API says, to those with an admin key. Default: nowhere."),
+    ] = None,
+    admin_keys: Annotated[Path | None, typer.Option(help="File of admin keys' hashes, made by slipway key; with --admin-port.")] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys' hashes, made by slipway key; it may change at any time. Default: no key needed.")
     ] = None,
+    objective: Annotated[
+        float,
+        typer.Option(help="Seconds within which an accepted image is to be answered; more than fit into them get 503.", min=0.05, max=25),
+    ] = 2.0,
     drain_delay: Annotated[
         float, typer.Option(help="Seconds for which requests are still taken after SIGTERM; in a cluster, about 5.", min=0, max=600)
     ] = 0.0,
+    log: Annotated[Form, typer.Option(help="Lines for people, or JSON for programs, on standard error.")] = Form.text,
     workers: Annotated[int | None, typer.Option(help="TorchServe workers. Default: from the CPU limit.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one worker. Default: from the CPU limit.")] = None,
 ) -> None:
     """Serve one archive over HTTP: TorchServe behind the front door, or Flask alone."""
+    from serving.front_door.doors import Doors, Listen, bind
     from serving.handler.resources import cpu_limit
+    from serving.logs import log_to
     from serving.plan import make_plan
-    from serving.process_tree import Listen, ServingFailed, bind
+    from serving.process_tree import ServingFailed
     from serving.process_tree import serve as run
     from serving.served import open_archive
 
     plan = make_plan(cpu_limit(), workers=workers, threads=threads)
     served = open_archive(archive)
-    if runtime is Runtime.flask and (internal_port is not None or keys is not None or drain_delay):
-        raise ValueError("--internal-port, --keys and --drain-delay are the front door's: leave them out, or take --runtime torchserve")
+    if runtime is Runtime.flask and (internal_port is not None or admin_port is not None or keys is not None or drain_delay):
+        raise ValueError("--internal-port, --admin-port, --keys and --drain-delay are the front door's: leave them out, or take torchserve")
+    if (admin_port is None) != (admin_keys is None):
+        raise ValueError("--admin-port and --admin-keys go together: the port is never open to everybody")
+    log_to(None, log)
     sock = bind(Listen(host, port))
     internal = bind(Listen(host, internal_port)) if internal_port is not None else None
+    admin = (bind(Listen(host, admin_port)), admin_keys) if admin_port is not None and admin_keys is not None else None
     shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     url = f"http://{shown}:{sock.getsockname()[1]}"
     if runtime is Runtime.flask:
@@ -73,19 +92,18 @@ def serve(
         run(
             served,
             plan,
-            sock=sock,
-            internal=internal,
+            Doors(sock, internal, admin),
             keys=keys,
+            objective_s=objective,
             drain_delay_s=drain_delay,
             stand_in=os.environ.get("SLIPWAY_TORCH_STAND_IN") != "0",
             cache=_cache_folder(),
             on_ready=lambda: _greet(served, url, plan.reasons),
-            say=lambda line: typer.echo(f"slipway: {line}", err=True),
         )
     except ServingFailed as error:
-        typer.echo(f"slipway: {error}", err=True)
+        logging.getLogger("slipway").error(str(error))
         raise typer.Exit(1) from error
-    typer.echo("slipway: stopped", err=True)
+    logging.getLogger("slipway").info("stopped")
 
 
 def _cache_folder() -> Path:

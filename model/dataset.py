@@ -43,9 +43,10 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         """Image and class; augmented with random numbers that depend on `seed` and `index` alone, whoever loads it."""
         image = torch.from_numpy(self._pixels(index)).permute(2, 0, 1)  # (H, W, 3) to (3, H, W)
         if self.augment is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed * 1_000_003 + index)
-                image = self.augment(image)
+            before = torch.get_rng_state()
+            torch.default_generator.manual_seed(self.seed * 1_000_003 + index)  # torch.manual_seed would remember every call's stack
+            image = self.augment(image)
+            torch.set_rng_state(before)
         return image, self.classes[self.records[index].label]
 
     def _pixels(self, index: int) -> Pixels:

@@ -5,7 +5,7 @@ from math import floor
 
 MAX_WORKERS = 4
 MAX_BATCH = 32
-PENDING_PER_CPU = 128
+IMAGES_PER_CPU = 128
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Plan:
     lone_image_threads: int
     slots: int
     max_batch: int
-    max_pending: int
+    max_images: int
     reasons: tuple[str, ...]
 
 
@@ -39,13 +39,13 @@ def make_plan(cpus: float, *, workers: int | None = None, threads: int | None = 
         lone_image_threads=whole,
         slots=slots,
         max_batch=MAX_BATCH,
-        max_pending=PENDING_PER_CPU * whole,
+        max_images=IMAGES_PER_CPU * whole,
         reasons=(
             f"{_count(n_workers, 'worker')}, {'as asked' if workers else f'one a CPU (limit {cpus:g}), at most {MAX_WORKERS}'}",
             f"{_count(n_threads, 'thread')} a worker, {'as asked' if threads else 'the CPUs shared out'}",
             f"{_count(whole, 'thread')} for an image that is alone: nothing else needs the CPUs then",
             f"{slots} batches on their way: one a worker, and one that waits so that no worker does",
-            f"{PENDING_PER_CPU * whole} images may wait, {PENDING_PER_CPU} a CPU; the next is answered 503 at once",
+            f"at most {IMAGES_PER_CPU * whole} images at a time, {IMAGES_PER_CPU} a CPU, or what the objective allows; the next gets 503",
         ),
     )
 

@@ -1,77 +1,45 @@
 """The whole tree of `slipway serve`: TorchServe as a child, the front door in this process, their start and their end."""
 
 import asyncio
-import contextlib
+import logging
 import signal
-import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from serving.front_door.admission import Admission
 from serving.front_door.batcher import MAX_FRAME_BYTES, Batcher
-from serving.front_door.keys import Keys
+from serving.front_door.doors import Doors, front_door, http_server
 from serving.front_door.readiness import Readiness
+from serving.handler import BATCHES
 from serving.plan import Plan
 from serving.served import Served
 from serving.torchserve.child import TorchServe
-from serving.torchserve.config import RESPONSE_TIMEOUT_S, STARTUP_TIMEOUT_S
+from serving.torchserve.config import STARTUP_TIMEOUT_S
 
-if TYPE_CHECKING:
-    from uvicorn import Server
-
-    from serving.front_door.application import FrontDoor
-
-DRAIN_S = 30
-KEEP_ALIVE_S = 75
+log, torchserve_log = logging.getLogger("slipway"), logging.getLogger("torchserve")
 
 
 class ServingFailed(RuntimeError):
     """The tree broke down after it had been ready."""
 
 
-@dataclass(frozen=True)
-class Listen:
-    """Where the front door listens."""
-
-    host: str
-    port: int
-
-
-def bind(listen: Listen) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
-
-    Raises: OSError in words when the port is taken or may not be used.
-    """
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    sock = socket.socket(family)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((listen.host, listen.port))
-    except OSError as error:
-        sock.close()
-        raise OSError(f"cannot listen on {listen.host}:{listen.port} ({error.strerror}): choose another --port") from error
-    return sock
-
-
 def serve(
     served: Served,
     plan: Plan,
+    doors: Doors,
     *,
-    sock: socket.socket,
-    internal: socket.socket | None,
     keys: Path | None,
+    objective_s: float,
     drain_delay_s: float,
     stand_in: bool,
     cache: Path | None,
     on_ready: Callable[[], None],
-    say: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight and return.
 
-    With `internal`, metrics are told there alone; with `keys`, images are taken from those whose key is in that file. After a signal
-    readiness fails at once, but requests are taken for `drain_delay_s` more: whoever sends them, a Kubernetes Service for one, needs
-    that long to hear of it. `on_ready` is called once, `say` with each message for people. JVM class caches lie in the folder `cache`.
+    With `keys`, images are taken from those whose key is in that file. More images than are answered within `objective_s` are refused.
+    After a signal readiness fails at once, but requests are taken for `drain_delay_s` more: whoever sends them, a Kubernetes Service for
+    one, needs that long to hear of it. `on_ready` is called once. JVM class caches lie in the folder `cache`.
 
     Raises: ValueError when the archive does not come up, with the worker's reason; ServingFailed when the tree broke down later.
     """
@@ -81,19 +49,9 @@ def serve(
         import uvloop  # after the JVM was started: what follows is done while it boots
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(
-                _serve(
-                    torchserve,
-                    served,
-                    plan,
-                    sock=sock,
-                    internal=internal,
-                    keys=Keys(keys) if keys else None,
-                    drain_delay_s=drain_delay_s,
-                    on_ready=on_ready,
-                    say=say,
-                )
-            )
+            admission = Admission(objective_s, first=plan.slots * plan.max_batch, least=plan.slots * BATCHES[0], most=plan.max_images)
+            tree = _serve(torchserve, served, plan, doors, keys=keys, admission=admission, drain_delay_s=drain_delay_s, on_ready=on_ready)
+            runner.run(tree)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a second signal: no patience left
     finally:
@@ -104,44 +62,23 @@ async def _serve(
     torchserve: TorchServe,
     served: Served,
     plan: Plan,
+    doors: Doors,
     *,
-    sock: socket.socket,
-    internal: socket.socket | None,
-    keys: Keys | None,
+    keys: Path | None,
+    admission: Admission,
     drain_delay_s: float,
     on_ready: Callable[[], None],
-    say: Callable[[str], None],
 ) -> None:
-    from serving.front_door.application import FrontDoor
-    from serving.front_door.metrics import Metrics
-
     readiness = Readiness()
-
-    def on_batch(count: int, meta: dict[str, Any] | None) -> None:
-        metrics.batch(count, meta)
-        if meta is None:
-            readiness.look_now()
-
-    batcher = Batcher(
-        torchserve.inference_socket,
-        served.name,
-        slots=plan.slots,
-        max_batch=plan.max_batch,
-        max_pending=plan.max_pending,
-        timeout_s=RESPONSE_TIMEOUT_S + 5,
-        arenas=torchserve.arenas if served.reads_arenas else None,
-        on_batch=on_batch,
-    )
-    metrics = Metrics(served, queue=lambda: batcher.pending, ready=lambda: readiness.ready)
-    door = FrontDoor(served, batcher, readiness, metrics, internal_port=internal.getsockname()[1] if internal else None, keys=keys)
-    server = _http_server(door)
+    batcher, door = front_door(torchserve, served, plan, doors, readiness, keys=keys, admission=admission)
+    server = http_server(door)
 
     def ready() -> None:
         on_ready()
         asyncio.get_running_loop().run_in_executor(None, door.load_rest)
 
-    http = asyncio.create_task(server.serve(sockets=[sock, internal] if internal else [sock]))
-    child = asyncio.create_task(torchserve.follow(lambda line: say(f"torchserve: {line}") if readiness.open else None))
+    http = asyncio.create_task(server.serve(sockets=doors.sockets))
+    child = asyncio.create_task(torchserve.follow(lambda line: torchserve_log.log(*line) if readiness.open else None))
     watch = asyncio.create_task(_come_up(torchserve, batcher, readiness, served, plan, on_ready=ready))
     asked = asyncio.create_task(_asked_to_stop(asyncio.current_task()))
     try:
@@ -151,13 +88,13 @@ async def _serve(
         watch.cancel()
         readiness.drain("stopping")
         if drain_delay_s:
-            say(f"stopping; requests are still taken for {drain_delay_s:g} s")
+            log.info("stopping; requests are still taken for %g s", drain_delay_s)
             await asyncio.wait((child, http), timeout=drain_delay_s)
         server.should_exit = True
         await http
         readiness.close("stopped")
         if torchserve.records:
-            say("stopped; recording once what the JVM learned, so that the next start takes half the time")
+            log.info("stopped; recording once what the JVM learned, so that the next start takes half the time")
             await torchserve.record(child)
     finally:
         for task in (child, watch, asked):
@@ -165,31 +102,6 @@ async def _serve(
         await batcher.close()
         server.should_exit = server.force_exit = True
         await asyncio.gather(http, child, watch, asked, return_exceptions=True)
-
-
-def _http_server(door: "FrontDoor") -> "Server":
-    from uvicorn import Config, Server
-
-    from serving.front_door.connection import Connection
-
-    class DoorServer(Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # ours are in _asked_to_stop; uvicorn's would end this process by the signal, not with exit 0
-
-    config = Config(
-        door,
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_S,
-        backlog=1024,
-    )
-    return DoorServer(config)
 
 
 async def _asked_to_stop(tree: "asyncio.Task[None] | None") -> None:

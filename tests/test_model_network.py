@@ -166,3 +166,22 @@ def test_the_exported_form_is_the_network_on_bytes_with_its_embedding() -> None:
         torch.testing.assert_close(logits, net(images.permute(0, 3, 1, 2) / 255), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(net.get_submodule("fc")(embedding), logits)
     assert embedding.shape == (2, 512)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(2, 1), (4, 2), (3, 1), (1, 1), (5, 2)])
+def test_a_convolution_over_few_pixels_trains_as_torchs_own_does(side: int, stride: int) -> None:
+    convolution = next(module for module in network.build("resnet18", 3).modules() if isinstance(module, network.SmallPlaneConv2d))
+    torch.manual_seed(side)
+    convolution.stride = (stride, stride)
+    ours, theirs = (torch.rand(3, 64, side, side, requires_grad=True) for _ in range(2))
+    theirs.data.copy_(ours.data)
+    expected = torch.nn.functional.conv2d(theirs, convolution.weight, stride=stride, padding=1)
+    upstream = torch.rand_like(expected)
+    (weight_gradient,) = torch.autograd.grad((expected * upstream).sum(), convolution.weight, retain_graph=True)
+    (expected * upstream).sum().backward()
+    convolution.weight.grad = None
+    got = convolution.train()(ours)
+    (got * upstream).sum().backward()
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(convolution.weight.grad, weight_gradient, rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from serving.front_door import batcher as module
+from serving.front_door.admission import Admission
 from serving.front_door.batcher import Batcher
 from serving.front_door.errors import ApiError
 from serving.handler import frames
@@ -68,7 +70,10 @@ async def running(**settings: Any) -> AsyncIterator[tuple[Batcher, FakeTorchServ
         fake = FakeTorchServe()
         fake.arenas = settings.get("arenas")
         server = await asyncio.start_unix_server(fake, Path(folder) / "s", limit=1 << 25)
-        batcher = Batcher(Path(folder) / "s", "m", **{"slots": 3, "max_batch": 8, "max_pending": 100, "timeout_s": 5.0} | settings)
+        most = settings.pop("most", 100)
+        first = settings.pop("first", most)
+        admission = Admission(2.0, first=first, least=first, most=most)
+        batcher = Batcher(Path(folder) / "s", "m", **{"slots": 3, "max_batch": 8, "admission": admission, "timeout_s": 5.0} | settings)
         await batcher.open()
         try:
             yield batcher, fake
@@ -142,9 +147,9 @@ def test_one_bad_image_does_not_fail_its_batch() -> None:
     asyncio.run(scenario())
 
 
-def test_beyond_max_pending_the_answer_is_503_at_once() -> None:
+def test_beyond_what_may_be_there_the_answer_is_503_at_once() -> None:
     async def scenario() -> None:
-        async with running(slots=1, max_pending=2) as (batcher, fake):
+        async with running(slots=1, most=3) as (batcher, fake):
             fake.gate.clear()
             answers = [batcher.submit(b"x") for _ in range(3)]
             with pytest.raises(ApiError) as refused:
@@ -157,11 +162,69 @@ def test_beyond_max_pending_the_answer_is_503_at_once() -> None:
     asyncio.run(scenario())
 
 
+def test_many_images_of_one_request_come_together_or_not_at_all() -> None:
+    async def scenario() -> None:
+        async with running(slots=1, first=3, most=6) as (batcher, fake):
+            answers = batcher.submit_all([b"x"] * 6)  # alone, they may be more than a crowd may
+            assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 6
+            fake.gate.clear()
+            one = batcher.submit(b"y")
+            with pytest.raises(ApiError, match="1 images are there"):
+                batcher.submit_all([b"x"] * 3)
+            assert batcher.pending + batcher.in_flight == 1 and batcher.refused == 3
+            fake.gate.set()
+            assert (await one).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_request_is_answered_504_when_its_time_is_over_and_its_image_is_not_sent_any_more() -> None:
+    async def scenario() -> None:
+        async with running(slots=1) as (batcher, fake):
+            fake.gate.clear()
+            first, waits = batcher.submit(b"first"), batcher.submit(b"waits", timeout_s=0.05)
+            late = await waits
+            assert (late.status, json.loads(late.body)["type"]) == (504, "DeadlinePassed")
+            fake.gate.set()
+            assert (await first).status == (await batcher.submit(b"next")).status == 200
+            assert fake.batches == [[b"first"], [b"next"]]
+
+    asyncio.run(scenario())
+
+
+def test_the_worker_is_told_until_when_each_image_is_awaited() -> None:
+    async def scenario() -> None:
+        async with running(slots=1) as (batcher, fake):
+            before = time.monotonic()
+            await asyncio.gather(*batcher.submit_all([b"a"], timeout_s=3.0), batcher.submit(b"b"))
+            await batcher.submit(b"c")
+            assert [meta.get("deadlines") for meta in fake.metas][1:] == [None, None]
+            assert fake.metas[0]["deadlines"] == [pytest.approx(before + 3, abs=0.5)]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_allows_less_time_than_an_answer_takes_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        async with running(slots=1, max_batch=1) as (batcher, fake):
+            fake.gate.clear()
+            answers = [batcher.submit(b"x") for _ in range(4)]
+            batcher._admission.answered(0, now=0.0, waiting=True)
+            batcher._admission.answered(10, now=5.0, waiting=False)  # 2 images a second
+            with pytest.raises(ApiError, match="an answer takes 2 s now, the request allows 1 s"):
+                batcher.submit(b"y", timeout_s=1.0)
+            allowed = batcher.submit(b"z", timeout_s=5.0)
+            fake.gate.set()
+            assert [answer.status for answer in await asyncio.gather(*answers, allowed)] == [200] * 5
+
+    asyncio.run(scenario())
+
+
 def test_few_large_images_fill_the_queue_as_many_small_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PENDING_BYTES", 10)
 
     async def scenario() -> None:
-        async with running(slots=1, max_pending=100) as (batcher, fake):
+        async with running(slots=1, most=100) as (batcher, fake):
             fake.gate.clear()
             first = batcher.submit(b"in flight, and so no part of the queue"[:10])
             waits = batcher.submit(b"123456")
@@ -209,7 +272,7 @@ def test_a_lost_worker_costs_its_batch_only(fault: str) -> None:
 
 def test_an_image_whose_client_left_is_not_sent() -> None:
     async def scenario() -> None:
-        async with running(slots=1, max_pending=3) as (batcher, fake):
+        async with running(slots=1, most=4) as (batcher, fake):
             fake.gate.clear()
             answers = [batcher.submit(image) for image in (b"first", b"left", b"gone", b"stays")]
             answers[1].cancel()

@@ -1,6 +1,7 @@
 """The front door through ASGI, with a batcher that answers by itself."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.front_door.admin import Admin
 from serving.front_door.application import FrontDoor
 from serving.front_door.batcher import Answer
-from serving.front_door.bodies import form_parts
+from serving.front_door.bodies import Reading, form_parts
 from serving.front_door.errors import ApiError, unavailable
+from serving.front_door.keys import Keys
 from serving.front_door.metrics import Metrics
 from serving.front_door.readiness import Readiness
 from serving.served import Golden, Served
@@ -25,16 +28,22 @@ class StandInBatcher:
 
     def __init__(self) -> None:
         self.images: list[bytes] = []
+        self.timeouts: list[float | None] = []
         self.full = False
         self.hold = False
+        self.pending, self.limit, self.refused, self.objective_s, self.silent_s = 7, 96, 0, 2.0, 0.1
 
-    def admit(self, count: int) -> None:
+    def admit(self, count: int, size: int = 0, *, timeout_s: float | None = None) -> None:
         if self.full:
             raise unavailable("Full", "full")
 
-    def submit(self, image: bytes) -> "asyncio.Future[Answer]":
+    def submit_all(self, images: list[bytes], *, timeout_s: float | None = None) -> "list[asyncio.Future[Answer]]":
+        return [self.submit(image, timeout_s=timeout_s) for image in images]
+
+    def submit(self, image: bytes, *, timeout_s: float | None = None) -> "asyncio.Future[Answer]":
         self.admit(1)
         self.images.append(image)
+        self.timeouts.append(timeout_s)
         future = asyncio.get_running_loop().create_future()
         bad = image.startswith(b"bad")
         if not self.hold:
@@ -69,7 +78,7 @@ class Door:
                 "golden": [],
             },
         )
-        self.metrics = Metrics(self.served, queue=lambda: 7, ready=lambda: self.readiness.ready)
+        self.metrics = Metrics(self.served, self.batcher, self.readiness)  # type: ignore[arg-type]
         self.app = FrontDoor(self.served, self.batcher, self.readiness, self.metrics)  # type: ignore[arg-type]
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -262,3 +271,74 @@ def test_while_stopping_answers_still_come_and_tell_clients_to_connect_anew(door
     for method, path in (("POST", "/predictions/steel"), ("POST", "/v1/classify"), ("GET", "/info")):
         answer = door.ask(method, path, content=b"jpeg")
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize("path", ["/predictions/steel", "/v1/classify"])
+def test_the_time_that_a_request_allows_goes_with_its_image(door: Door, path: str) -> None:
+    assert door.ask("POST", path, content=b"x", headers={"x-request-timeout-ms": "250"}).status_code == 200
+    assert door.ask("POST", path, content=b"x").status_code == 200
+    assert door.batcher.timeouts == [0.25, None]
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", ""])
+@pytest.mark.parametrize("path", ["/predictions/steel", "/v1/classify"])
+def test_a_time_that_is_none_is_a_400(door: Door, path: str, value: str) -> None:
+    assert problem(door.ask("POST", path, content=b"x", headers={"x-request-timeout-ms": value})) == (400, "BadTimeout")
+    assert door.batcher.images == []
+
+
+def test_healthz_fails_when_no_worker_has_answered_for_long_but_not_while_the_model_loads(door: Door) -> None:
+    assert door.ask("GET", "/healthz").json() == {"status": "alive"}
+    door.batcher.silent_s = 1000.0
+    assert problem(door.ask("GET", "/healthz")) == (503, "Stuck")
+    door.readiness.open = False
+    assert door.ask("GET", "/healthz").status_code == 200
+
+
+def test_uploads_that_would_fill_the_memory_are_refused_and_their_room_comes_back(door: Door) -> None:
+    reading = Reading(most=100)
+    with reading.room(60, 80):
+        with pytest.raises(ApiError) as refused, reading.room(None, 80):
+            pass
+        assert (refused.value.status, refused.value.kind) == (503, "Full")
+        with reading.room(40, 80):
+            pass
+    with reading.room(1_000_000, 80), reading.room(20, 80):  # what is too long is cut off at the limit
+        pass
+
+
+async def told(path: str, *, key: str | None = "opens", method: str = "GET", fails: bool = False, keys: Path) -> httpx.Response:
+    async def ask(path: str) -> tuple[int, bytes]:
+        if fails:
+            raise ConnectionRefusedError
+        return (200, b'[{"modelName":"steel"}]') if path in ("/models", "/models/steel") else (404, b"no such model")
+
+    transport = httpx.ASGITransport(Admin(ask, Keys(keys)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
+        return await client.request(method, path, headers={"x-api-key": key} if key else {})
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status", "kind"),
+    [
+        ("/models/steel", {"key": None}, 401, "NoKey"),
+        ("/models/steel", {"key": "wrong"}, 401, "WrongKey"),
+        ("/models/steel", {"method": "DELETE"}, 405, "MethodNotAllowed"),
+        ("/models?url=http://x/evil.mar", {"method": "POST"}, 405, "MethodNotAllowed"),
+        ("/models/steel/../../x", {}, 404, "NotFound"),
+        ("/models/steel%0d%0aDELETE", {}, 404, "NotFound"),
+        ("/workflows", {}, 404, "NotFound"),
+        ("/models/other", {}, 404, "TorchServe"),
+        ("/models/steel", {"fails": True}, 503, "NotReady"),
+    ],
+)
+def test_the_admin_port_tells_only_reads_and_only_to_admins(tmp_path: Path, path: str, options: Any, status: int, kind: str) -> None:
+    (tmp_path / "keys").write_text(f"me {hashlib.sha256(b'opens').hexdigest()}\n")
+    answer = asyncio.run(told(path, keys=tmp_path / "keys", **options))
+    assert (answer.status_code, answer.json()["type"]) == (status, kind)
+
+
+def test_the_admin_port_tells_what_torchserve_says(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"me {hashlib.sha256(b'opens').hexdigest()}\n")
+    answer = asyncio.run(told("/models/steel", keys=tmp_path / "keys"))
+    assert (answer.status_code, answer.json()) == (200, [{"modelName": "steel"}])

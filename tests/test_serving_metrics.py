@@ -62,14 +62,14 @@ def test_a_batch_is_counted_with_its_stages_and_a_lost_one_apart(door: Door) -> 
 def test_a_class_of_any_name_is_counted(door: Door, label: str) -> None:
     import json
 
-    metrics = Metrics(replace(door.served, labels=("other one", label)), queue=lambda: 0, ready=lambda: True)
+    metrics = Metrics(replace(door.served, labels=("other one", label)), door.batcher, door.readiness)
     metrics.prediction(json.dumps({label: 0.9, "other one": 0.1}, separators=(",", ":")).encode())
     assert value(metrics.text().decode(), "slipway_predictions_total", label=label) == 1
 
 
 def test_a_thousand_classes_are_at_most_two_hundred_series(door: Door) -> None:
     labels = tuple(f"class {number}" for number in range(1000))
-    metrics = Metrics(replace(door.served, labels=labels), queue=lambda: 0, ready=lambda: True)
+    metrics = Metrics(replace(door.served, labels=labels), door.batcher, door.readiness)
     metrics.prediction(b'{"class 3":1.0}')
     metrics.prediction(b'{"class 999":1.0}')
     text = metrics.text().decode()

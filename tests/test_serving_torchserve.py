@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import os
 import re
 import subprocess
@@ -81,19 +82,33 @@ def test_the_class_cache_is_named_for_java_and_jar(tmp_path: Path) -> None:
     assert class_cache(17, jar, tmp_path) != seventeen
 
 
+def said(message: str, level: str = "INFO") -> str:
+    """A line as LOG4J's pattern writes it."""
+    return json.dumps({"level": level, "logger": "MODEL_LOG", "message": message})
+
+
 def test_the_log_finds_what_the_handler_said() -> None:
     log = Log()
-    for line in (
-        "INFO MODEL_LOG [PID]12",
-        "INFO MODEL_LOG Failed to load model steel, exception golden image golden/0.jpg predicts otherwise",
-        "INFO MODEL_LOG Traceback (most recent call last):",
-        "INFO MODEL_LOG RuntimeError: golden image golden/0.jpg predicts otherwise",
-        "INFO MODEL_LOG Backend worker process died.",
-        "INFO MODEL_LOG RuntimeError: 500 - Unknown exception",
+    for message in (
+        "[PID]12",
+        "Failed to load model steel, exception golden image golden/0.jpg predicts otherwise",
+        "Traceback (most recent call last):",
+        "RuntimeError: golden image golden/0.jpg predicts otherwise",
+        "Backend worker process died.",
+        "RuntimeError: 500 - Unknown exception",
     ):
-        log.add(line)
+        log.add(said(message))
     assert log.loading_failed
     assert log.reason() == "golden image golden/0.jpg predicts otherwise"
+
+
+def test_chatter_is_dropped_and_the_rest_keeps_its_level() -> None:
+    log = Log()
+    assert log.add(said("Torch worker started.")) is None
+    assert log.add(said("out of memory", "WARN")) == (logging.WARNING, "out of memory")
+    assert log.add("OpenJDK says something of its own\n") == (logging.INFO, "OpenJDK says something of its own")
+    assert log.add('{"level": "LOUD", "message": "no such level"}') == (logging.INFO, '{"level": "LOUD", "message": "no such level"}')
+    assert log.add("[1, 2]") == (logging.INFO, "[1, 2]")
 
 
 def test_the_log_falls_back_to_the_last_exception_and_then_to_the_last_lines() -> None:

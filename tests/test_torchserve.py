@@ -1,5 +1,6 @@
 """`slipway serve` for real: JVM, workers, front door. Every wait has a deadline."""
 
+import hashlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from conftest import picture, write_colours
 
 from serving import archive as archives
 from serving.client import Client
+from serving.front_door.readiness import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S
 
 pytestmark = pytest.mark.torchserve
 START_S = 30.0  # of a busy machine; the test of the start itself is stricter
@@ -65,6 +67,13 @@ class Serve:
     def end(self, number: int, timeout_s: float = 40.0) -> int:
         self.process.send_signal(number)
         return self.process.wait(timeout_s)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def crowd() -> float:
@@ -264,10 +273,18 @@ def test_a_killed_parent_leaves_no_orphan(archive: Path) -> None:
         until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family), 5)
 
 
-def test_a_jvm_that_ends_unasked_ends_the_tree_with_the_reason(archive: Path) -> None:
+def test_a_jvm_that_ends_unasked_is_not_ready_within_three_seconds_and_ends_the_tree_with_the_reason(archive: Path) -> None:
     with serving(archive) as serve:
         serve.wait_until_ready()
         next(process for process in serve.family() if "java" in process.name()).kill()
+
+        def unready() -> bool:
+            try:
+                return httpx.get(f"{serve.url}/readyz", timeout=5).status_code == 503
+            except httpx.TransportError:  # nothing listens any more
+                return True
+
+        until(unready, 3 * crowd())
         assert serve.process.wait(20) == 1
         serve.reader.join(5)
         assert "TorchServe ended with exit code -9" in "".join(serve.said)
@@ -316,3 +333,72 @@ def test_the_start_takes_less_than_five_seconds(archive: Path) -> None:
         if took[-1] < 5 * crowd():
             return
     raise AssertionError(f"took {took} s")
+
+
+def test_workers_that_hang_are_noticed_without_traffic_and_are_ready_again_when_they_answer(archive: Path) -> None:
+    with serving(archive, "--workers", "1") as serve:
+        serve.wait_until_ready()
+        (worker,) = serve.workers()
+        worker.suspend()
+        with httpx.Client(base_url=serve.url, timeout=30) as client:
+            until(lambda: client.get("/readyz").status_code == 503, HEARTBEAT_S + HEARTBEAT_TIMEOUT_S + 5 * crowd())
+            assert "a golden image got no answer" in client.get("/readyz").json()["message"]
+            assert client.get("/healthz").status_code == 200, "there is still hope"
+            worker.resume()
+            until(lambda: client.get("/readyz").status_code == 200, 40)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"describe": "True"},
+        {"explain": "True"},
+        {"content-encoding": "gzip"},
+        {"content-type": "image/jpeg; charset=utf-16"},
+        {"accept": "text/html"},
+        {"x-ts-model": "other"},
+        {"cookie": "a=" + "b" * 4000},
+    ],
+    ids=lambda headers: next(iter(headers)),
+)
+def test_headers_that_torchserve_misreads_change_nothing(served: Serve, headers: dict[str, str]) -> None:
+    image = picture(255, 0, 0)
+    assert post(served, image, headers=headers).json() == post(served, image).json()
+
+
+def test_torchserves_own_metrics_and_management_are_told_where_they_may_be(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "admins").write_text(f"me {hashlib.sha256(b'opens').hexdigest()}\n")
+    internal, admin = free_port(), free_port()
+    options = (
+        "--workers",
+        "2",
+        "--internal-port",
+        str(internal),
+        "--admin-port",
+        str(admin),
+        "--admin-keys",
+        str(tmp_path / "admins"),
+        "--log",
+        "json",
+    )
+    with serving(archive, *options) as serve:
+        serve.wait_until_ready()
+        post(serve, picture(255, 0, 0))
+        assert "ts_inference_requests_total" in httpx.get(f"http://127.0.0.1:{internal}/metrics/torchserve").text
+        assert httpx.get(f"{serve.url}/metrics/torchserve").status_code == 404
+        management = f"http://127.0.0.1:{admin}/models/colours"
+        assert httpx.get(management).status_code == 401
+        (model,) = httpx.get(management, headers={"x-api-key": "opens"}).json()
+        assert {worker["status"] for worker in model["workers"]} == {"READY"}
+        assert httpx.get(f"http://127.0.0.1:{admin}/predictions/colours", headers={"x-api-key": "opens"}).status_code == 404
+        assert httpx.get(f"{serve.url}/models/colours", headers={"x-api-key": "opens"}).status_code == 404
+        serve.workers()[0].kill()
+        until(lambda: any("not ready: 1 of 2 workers are ready" in line for line in serve.said), 10)
+        until(lambda: any('"message": "ready"' in line for line in serve.said), 30)
+        assert serve.end(signal.SIGTERM) == 0
+        serve.reader.join(5)
+        told = [json.loads(line) for line in serve.said if line.startswith("{")]
+        assert [line["message"] for line in told].count("ready") == 1, "again"
+        assert {"time", "level", "logger", "message"} <= set(told[0]) and told[-1]["message"] == "stopped"
+        greeting = ("model", "archive", "plan", "ready", "try", "stop", " ")
+        assert all(line.startswith(("{", *greeting)) for line in serve.said), serve.said

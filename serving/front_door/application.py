@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from serving.front_door.batcher import Answer, Batcher
-from serving.front_door.bodies import ClientGone, Receive, images_of, read_body
+from serving.front_door.bodies import MAX_REQUEST_BYTES, ClientGone, Reading, Receive, allowed_s, images_of, read_body
 from serving.front_door.errors import ApiError, error_body, unavailable
 from serving.front_door.keys import Keys
 from serving.front_door.metrics import CONTENT_TYPE, Metrics
@@ -24,8 +24,11 @@ from serving.served import Served
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Ask = Callable[[], Awaitable[tuple[int, bytes]]]  # TorchServe's status and body
 
 PREDICTIONS = "/predictions/"
+STUCK_S = 90.0  # longer than TorchServe takes to replace a worker that hangs
+READ_HEADERS = frozenset({b"content-length", b"content-type", b"x-request-id", b"authorization", b"x-api-key", b"x-request-timeout-ms"})
 FORM_OVERHEAD_BYTES = 4096
 log = logging.getLogger(__name__)
 
@@ -43,12 +46,16 @@ class FrontDoor:
         readiness: Readiness,
         metrics: Metrics,
         *,
+        upstream_metrics: Ask | None = None,
         internal_port: int | None = None,
+        admin: tuple[int, App] | None = None,
         keys: Keys | None = None,
     ) -> None:
         self._served, self._batcher, self._readiness, self._metrics = served, batcher, readiness, metrics
         self._taking_images = {"/v1/classify": "classify", f"/v2/models/{served.name}/infer": "infer"}  # of what FastAPI answers
-        self._internal_port, self._keys = internal_port, keys
+        self._internal_port, self._admin, self._keys = internal_port, admin, keys
+        self._upstream_metrics = upstream_metrics
+        self._reading = Reading()
         self._rest: App | None = None
         self._probes = {"/readyz": self._readyz, "/healthz": self._healthz, "/ping": self._ping}
         self._digest = served.short_digest.encode()
@@ -58,12 +65,26 @@ class FrontDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
         path = scope["path"] if scope["type"] == "http" else ""
-        if path.startswith(PREDICTIONS):
+        if self._admin is not None and scope["server"][1] == self._admin[0]:
+            await self._admin[1](scope, receive, send)
+        elif path.startswith(PREDICTIONS):
             await self._predict(scope, receive, send)
-        elif path == "/metrics" and self._internal_port in (None, scope["server"][1]):
-            await self._send(send, Answer(200, self._metrics.text()), next(self._ids), content_type=CONTENT_TYPE)
+        elif path.startswith("/metrics") and self._internal_port in (None, scope["server"][1]):
+            await self._tell_metrics(path, scope, receive, send)
         elif path in self._probes and scope["method"] in ("GET", "HEAD"):
             await self._send(send, self._probes[path](), next(self._ids))
+        else:
+            await self._hand_on(scope, receive, send)
+
+    async def _tell_metrics(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if path == "/metrics":
+            await self._send(send, Answer(200, self._metrics.text()), next(self._ids), content_type=CONTENT_TYPE)
+        elif path == "/metrics/torchserve" and self._upstream_metrics is not None:
+            try:
+                status, body = await self._upstream_metrics()
+            except (OSError, TimeoutError, EOFError, ValueError, LookupError):
+                return await self._send(send, Answer(503, error_body(503, "NotReady", "TorchServe does not answer")), next(self._ids))
+            await self._send(send, Answer(status, body), next(self._ids), content_type=CONTENT_TYPE)
         else:
             await self._hand_on(scope, receive, send)
 
@@ -76,29 +97,32 @@ class FrontDoor:
         return self._rest
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route, started = self._taking_images.get(scope.get("path", "")), time.perf_counter()
+        route, started, status = self._taking_images.get(scope.get("path", "")), time.perf_counter(), 500
         headers = dict(scope.get("headers", ()))
-        request_id = self._request_id(headers.get(b"x-request-id"))
-        try:
-            if route is not None and self._keys is not None:
-                self._keys.admit(headers.get(b"authorization"), headers.get(b"x-api-key"))
-        except ApiError as error:
-            self._metrics.request(route or "", error.status, time.perf_counter() - started)
-            return await self._send(send, Answer(error.status, error.body), request_id, error.headers.items())
+        request_id, length = self._request_id(headers.get(b"x-request-id")), headers.get(b"content-length")
 
         async def send_named(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *self._named(request_id)]
-                if route is not None:
-                    self._metrics.request(route, message["status"], time.perf_counter() - started)
             await send(message)
 
         rest = self._rest if self._rest is not None else await asyncio.to_thread(self.load_rest)
-        self._metrics.in_flight += route is not None
+        if route is None:
+            return await rest(scope, receive, send_named)
+        self._metrics.in_flight += 1
         try:
-            await rest(scope, receive, send_named)
+            if self._keys is not None:
+                self._keys.admit(headers.get(b"authorization"), headers.get(b"x-api-key"))
+            with self._reading.room(int(length) if length else None, MAX_REQUEST_BYTES):
+                await rest(scope, receive, send_named)
+        except ApiError as error:
+            status = error.status
+            await self._send(send, Answer(status, error.body), request_id, error.headers.items())
         finally:
-            self._metrics.in_flight -= route is not None
+            self._metrics.in_flight -= 1
+            self._metrics.request(route, status, time.perf_counter() - started)
 
     def _readyz(self) -> Answer:
         if not self._readiness.ready:
@@ -107,31 +131,25 @@ class FrontDoor:
         return Answer(200, _json({"status": "ready", "model": served.name, "version": served.version, "digest": served.digest}))
 
     def _healthz(self) -> Answer:
+        silent_s = self._batcher.silent_s
+        if self._readiness.open and silent_s > STUCK_S:
+            return Answer(
+                503, error_body(503, "Stuck", f"no worker has answered for {silent_s:.0f} s, not even a golden image: start anew")
+            )
         return Answer(200, _json({"status": "alive"}))
 
     def _ping(self) -> Answer:
         return Answer(200, _json({"status": "Healthy"})) if self._readiness.ready else Answer(503, _json({"status": "Unhealthy"}))
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length, content_type, given_id, authorization, api_key = None, b"", None, None, None
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"content-type":
-                content_type = value
-            elif name == b"x-request-id":
-                given_id = value
-            elif name == b"authorization":
-                authorization = value
-            elif name == b"x-api-key":
-                api_key = value
-        request_id, started = self._request_id(given_id), time.perf_counter()
+        given = {name: value for name, value in scope["headers"] if name in READ_HEADERS}
+        request_id, started = self._request_id(given.get(b"x-request-id")), time.perf_counter()
         self._metrics.in_flight += 1
         extra: Iterable[tuple[str, str]] = ()
         try:
             if self._keys is not None:
-                self._keys.admit(authorization, api_key)
-            answer = await self._answer(scope, receive, length, content_type)
+                self._keys.admit(given.get(b"authorization"), given.get(b"x-api-key"))
+            answer = await self._answer(scope, receive, given)
         except ClientGone:
             return
         except ApiError as error:
@@ -166,7 +184,7 @@ class FrontDoor:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Scope, receive: Receive, length: int | None, content_type: bytes) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, given: dict[bytes, bytes]) -> Answer:
         if scope["path"] not in self._paths:
             wanted = f"{PREDICTIONS}{self._served.name}"
             raise ApiError(404, "UnknownModel", f"got {scope['path']}, this server has {wanted} in version {self._served.version}")
@@ -176,12 +194,16 @@ class FrontDoor:
             )
         if not self._readiness.open:
             raise unavailable("NotReady", f"{self._readiness.reason}: send the image again when /readyz answers 200")
-        self._batcher.admit(1)
+        timeout_s = allowed_s(given.get(b"x-request-timeout-ms"))
+        self._batcher.admit(1, timeout_s=timeout_s)
+        length, content_type = given.get(b"content-length"), given.get(b"content-type", b"")
         is_form = content_type.startswith(b"multipart/")
-        body = await read_body(receive, length, self._served.max_image_bytes + FORM_OVERHEAD_BYTES * is_form)
+        size, most = int(length) if length else None, self._served.max_image_bytes + FORM_OVERHEAD_BYTES * is_form
+        with self._reading.room(size, most):
+            body = await read_body(receive, size, most)
         if is_form or content_type:
             body = images_of(content_type, body, fields=("data", "body", "file"))[0].data
-        answer = self._batcher.submit(body)
+        answer = self._batcher.submit(body, timeout_s=timeout_s)
         connection = scope.get("slipway.connection")
         if connection is None:
             return await answer

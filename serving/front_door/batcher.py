@@ -7,12 +7,14 @@ large frames, every slot is busy, and the queue is ours: bounded, with an answer
 
 import asyncio
 import contextlib
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from serving.front_door.admission import Admission
 from serving.front_door.errors import error_body, unavailable
 from serving.handler import BATCHES, frames
 from serving.torchserve.arena import Arena
@@ -31,18 +33,20 @@ class Answer(NamedTuple):
 
 
 class Job(NamedTuple):
-    """An image that waits, and who waits for it."""
+    """An image that waits, who waits for it, and until when: seconds of the monotonic clock."""
 
     image: bytes
     answer: "asyncio.Future[Answer]"
+    deadline: float | None
 
 
 LOST = Answer(503, error_body(503, "WorkerLost", "the worker that had this image is gone: send it again"))
+OVERDUE = Answer(504, error_body(504, "DeadlinePassed", "no answer within the time that the request allowed: allow more, or send less"))
 LATE = Answer(503, error_body(503, "Timeout", "no answer from the worker within the time limit: send the image again"))
 
 
 class Batcher:
-    """Holds the queue. `submit` is the whole interface; `open` and `close` bound its life.
+    """Holds the queue. `submit` and `submit_all` are the whole interface; `open` and `close` bound its life.
 
     With `arenas`, a folder that the handler knows too, images go through shared memory there. `on_batch` is called for each batch with
     its number of images and what the worker says about it, None when it was lost.
@@ -55,12 +59,14 @@ class Batcher:
         *,
         slots: int,
         max_batch: int,
-        max_pending: int,
+        admission: Admission,
         timeout_s: float,
         arenas: Path | None = None,
         on_batch: Callable[[int, dict[str, Any] | None], None] = lambda count, meta: None,
     ) -> None:
-        self._max_batch, self._max_pending, self._timeout_s = max_batch, max_pending, timeout_s
+        self._max_batch, self._admission, self._timeout_s = max_batch, admission, timeout_s
+        self.refused = 0
+        self._answered_at = time.monotonic()
         self._on_batch = on_batch
         self._pending: deque[Job] = deque()
         self._pending_bytes = 0
@@ -97,35 +103,68 @@ class Batcher:
         for slot in self._slots:
             slot.close()
         while self._pending:
-            _answer(self._pending.popleft(), LOST)
+            _answer(self._pending.popleft().answer, LOST)
         self._pending_bytes = 0
 
-    def submit(self, image: bytes) -> "asyncio.Future[Answer]":
-        """The answer of `image`, to be awaited; cancel it when nobody waits any more.
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a worker last answered."""
+        return time.monotonic() - self._answered_at
 
-        Raises: ApiError 503 Full when as many images or bytes wait as may.
+    @property
+    def objective_s(self) -> float:
+        """Seconds within which an accepted image is to be answered."""
+        return self._admission.objective_s
+
+    @property
+    def limit(self) -> int:
+        """Images that may wait or be in work; the next is refused."""
+        return self._admission.limit
+
+    def submit(self, image: bytes, *, timeout_s: float | None = None) -> "asyncio.Future[Answer]":
+        """As `submit_all` for one image."""
+        return self.submit_all([image], timeout_s=timeout_s)[0]
+
+    def submit_all(self, images: Sequence[bytes], *, timeout_s: float | None = None) -> list["asyncio.Future[Answer]"]:
+        """The answer of each image, to be awaited; cancel it when nobody waits any more. After `timeout_s` it is 504, whatever happens.
+
+        Raises: ApiError 503 Full when as many images or bytes are there as may be, or too many for an answer in time.
         """
-        self.admit(1, len(image))
-        job = Job(image, asyncio.get_running_loop().create_future())
-        self._pending.append(job)
-        self._pending_bytes += len(image)
+        self.admit(len(images), sum(map(len, images)), timeout_s=timeout_s)
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Answer]] = [loop.create_future() for _ in images]
+        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
+        self._pending.extend(Job(image, answer, deadline) for image, answer in zip(images, answers, strict=True))
+        self._pending_bytes += sum(map(len, images))
+        if timeout_s is not None:
+            for answer in answers:
+                loop.call_later(timeout_s, _answer, answer, OVERDUE)
         if self._idle:
             self._dispatch()
-        return job.answer
+        return answers
 
-    def admit(self, count: int, size: int = 0) -> None:
-        """Do nothing when `count` more images, of `size` bytes in all, may wait; else raise ApiError 503 Full."""
-        if self._fits(count, size):
-            return
-        self._pending = deque(job for job in self._pending if not job.answer.done())
-        self._pending_bytes = sum(len(job.image) for job in self._pending)
+    def admit(self, count: int, size: int = 0, *, timeout_s: float | None = None) -> None:
+        """Do nothing when `count` more images, of `size` bytes in all, may come; else raise ApiError 503 Full."""
         if not self._fits(count, size):
-            waiting = f"{len(self._pending)} images of {self._pending_bytes >> 20} MiB wait"
-            allowed = f"{self._max_pending} of {MAX_PENDING_BYTES >> 20} MiB may"
-            raise unavailable("Full", f"{waiting}, {allowed}: send it again after a second")
+            self._pending = deque(job for job in self._pending if not job.answer.done())
+            self._pending_bytes = sum(len(job.image) for job in self._pending)
+        if not self._fits(count, size):
+            limits = f"{self.limit} and {MAX_PENDING_BYTES >> 20} MiB may"
+            self._refuse(count, f"{self._there} images are there, {self._pending_bytes >> 20} MiB wait; {limits}")
+        if timeout_s is not None and (wait_s := self._admission.wait_s(self._there)) > timeout_s:
+            self._refuse(count, f"an answer takes {wait_s:.2g} s now, the request allows {timeout_s:g} s")
+
+    def _refuse(self, count: int, why: str) -> NoReturn:
+        self.refused += count
+        raise unavailable("Full", f"{why}: send it again after a second")
+
+    @property
+    def _there(self) -> int:
+        return len(self._pending) + self._in_flight
 
     def _fits(self, count: int, size: int) -> bool:
-        return len(self._pending) + count <= self._max_pending and self._pending_bytes + size <= MAX_PENDING_BYTES
+        limit = self.limit if self._there else self._admission.most  # a form of many images may come when it is alone
+        return self._there + count <= limit and self._pending_bytes + size <= MAX_PENDING_BYTES
 
     def _dispatch(self) -> None:
         while self._idle and self._pending:
@@ -136,7 +175,8 @@ class Batcher:
             alone = self._in_flight == 1 and not self._pending
             slot = self._idle.pop()
             timer = asyncio.get_running_loop().call_later(self._timeout_s, self._late, slot, jobs)
-            slot.send([job.image for job in jobs], partial(self._done, slot, jobs, timer), alone=alone)
+            deadlines = [job.deadline for job in jobs] if any(job.deadline for job in jobs) else None
+            slot.send([job.image for job in jobs], partial(self._done, slot, jobs, timer), alone=alone, deadlines=deadlines)
 
     def _take(self) -> list[Job]:
         """The next jobs that go together: a fair share of the images in the system, but no remainder that the worker would infer alone."""
@@ -164,8 +204,11 @@ class Batcher:
             with contextlib.suppress(ValueError, KeyError, IndexError):
                 answers, meta = _answers(body, len(jobs))
         self._on_batch(len(jobs), meta)
+        if meta is not None:
+            self._answered_at = time.monotonic()
+            self._admission.answered(len(jobs), now=self._answered_at, waiting=bool(self._pending))
         for job, answer in zip(jobs, answers, strict=True):
-            _answer(job, answer)
+            _answer(job.answer, answer)
         if status == 200:
             self._free(slot)
         else:
@@ -173,7 +216,7 @@ class Batcher:
 
     def _late(self, slot: Slot, jobs: list[Job]) -> None:
         for job in jobs:
-            _answer(job, LATE)
+            _answer(job.answer, LATE)
         slot.reset()
 
     def _free(self, slot: Slot) -> None:
@@ -194,6 +237,6 @@ def _answers(body: bytes | bytearray, count: int) -> tuple[list[Answer], dict[st
     return [Answer(status, bytes(part)) for status, part in zip(statuses, parts, strict=True)], meta
 
 
-def _answer(job: Job, answer: Answer) -> None:
-    if not job.answer.done():
-        job.answer.set_result(answer)
+def _answer(awaited: "asyncio.Future[Answer]", answer: Answer) -> None:
+    if not awaited.done():
+        awaited.set_result(answer)

@@ -1,16 +1,19 @@
 """Images out of HTTP bodies: read with a limit on bytes and time, raw or as multipart/form-data."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from email.message import Message
 from typing import Any, NamedTuple
 
-from serving.front_door.errors import ApiError
+from serving.front_door.errors import ApiError, unavailable
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 BODY_TIMEOUT_S = 30.0
+MAX_READING_BYTES = 256 << 20
+MAX_REQUEST_BYTES = 64 << 20  # of a request that may carry many images
 RAW_TYPES = (b"image/", b"application/octet-stream", b"application/x-www-form-urlencoded", b"binary/octet-stream")
 
 
@@ -24,6 +27,25 @@ class Part(NamedTuple):
     name: str
     filename: str
     data: bytes
+
+
+class Reading:
+    """The bytes of all bodies that are on their way in: bounded, so that many slow uploads cannot fill the memory."""
+
+    def __init__(self, most: int = MAX_READING_BYTES) -> None:
+        self._left = most
+
+    @contextlib.contextmanager
+    def room(self, length: int | None, limit: int) -> Iterator[None]:
+        """Room for a body of `length` bytes, or of `limit`, when it is not known or more; ApiError 503 Full when there is none."""
+        size = limit if length is None else min(length, limit)
+        if size > self._left:
+            raise unavailable("Full", "other requests are still being sent, and fill the memory for them: send it again after a second")
+        self._left -= size
+        try:
+            yield
+        finally:
+            self._left += size
 
 
 async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
@@ -118,6 +140,22 @@ def _parameters(value: bytes) -> Message:
     message = Message()
     message["content-type"] = value.decode("utf-8", "replace").strip()
     return message
+
+
+def allowed_s(value: bytes | str | None) -> float | None:
+    """Seconds that a request allows for its answer, from the milliseconds in its header; None when it says nothing.
+
+    Raises: ApiError 400 BadTimeout.
+    """
+    if value is None:
+        return None
+    try:
+        milliseconds = int(value)
+    except ValueError:
+        milliseconds = 0
+    if milliseconds < 1:
+        raise ApiError(400, "BadTimeout", f"got X-Request-Timeout-Ms: {value!r}, wanted a whole number of milliseconds above 0")
+    return milliseconds / 1e3
 
 
 def empty_body() -> ApiError:

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.front_door.batcher import Batcher
-from serving.front_door.bodies import ClientGone, read_body
+from serving.front_door.bodies import ClientGone, allowed_s, read_body
 from serving.front_door.errors import ApiError, unavailable
 from serving.front_door.metrics import Metrics
 from serving.front_door.problems import OF_IMAGES, problems
@@ -122,8 +122,7 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
         if not readiness.open:
             raise unavailable("NotReady", readiness.reason)
         asked, images = _read(await _body(request), served.max_image_bytes)
-        batcher.admit(len(images))
-        answers = await asyncio.gather(*(batcher.submit(image) for image in images))
+        answers = await asyncio.gather(*batcher.submit_all(images, timeout_s=allowed_s(request.headers.get("x-request-timeout-ms"))))
         for number, answer in enumerate(answers):
             if answer.status != 200:
                 problem = json.loads(answer.body)

@@ -4,13 +4,15 @@ Names and labels are a contract: the alerts, the dashboards and the autoscaler r
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
+from serving.front_door.batcher import Batcher
+from serving.front_door.readiness import Readiness
 from serving.served import Served
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -22,9 +24,9 @@ MAX_LABELS = 40  # classes with a series of their own; the rest share `other`
 
 
 class Metrics:
-    """Counts and times of one front door; `queue` says how many images wait, `ready` whether predictions are right."""
+    """Counts and times of one front door; what `batcher` and `readiness` know is read at the moment of the scrape."""
 
-    def __init__(self, served: Served, *, queue: Callable[[], int], ready: Callable[[], bool]) -> None:
+    def __init__(self, served: Served, batcher: Batcher, readiness: Readiness) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self.in_flight = 0
@@ -40,7 +42,7 @@ class Metrics:
         self._lost = Counter("slipway_batches_lost_total", "Batches that a worker took and did not answer", registry=self._registry)
         info = Gauge("slipway_model_info", "What is served; always 1", ["model", "version", "digest", "variant"], registry=self._registry)
         info.labels(served.name, served.version, served.short_digest, served.about["variant"]).set(1)
-        self._registry.register(_Now(lambda: self.in_flight, queue, ready))
+        self._registry.register(_Now(self, batcher, readiness))
         ProcessCollector(registry=self._registry)
         self._by_answer = {json.dumps(label): self._of_class(index, label) for index, label in enumerate(served.labels)}
         self._by_status = {(route, group): self._requests.labels(route, f"{group}xx") for route in ROUTES for group in (2, 4, 5)}
@@ -76,15 +78,19 @@ class Metrics:
 
 
 class _Now:
-    """Gauges that are read at the moment of the scrape."""
+    """What is read at the moment of the scrape."""
 
-    def __init__(self, in_flight: Callable[[], int], queue: Callable[[], int], ready: Callable[[], bool]) -> None:
-        self._gauges = (
-            ("slipway_requests_in_flight", "Requests that are not answered yet; what the autoscaler reads", in_flight),
-            ("slipway_queue_images", "Images that wait for a worker", queue),
-            ("slipway_ready", "1 while predictions are right", ready),
-        )
+    def __init__(self, metrics: Metrics, batcher: Batcher, readiness: Readiness) -> None:
+        self._metrics, self._batcher, self._readiness = metrics, batcher, readiness
 
     def collect(self) -> Iterator[Metric]:
-        for name, text, now in self._gauges:
-            yield GaugeMetricFamily(name, text, value=float(now()))
+        for name, text, value in (
+            ("slipway_requests_in_flight", "Requests that are not answered yet; what the autoscaler reads", self._metrics.in_flight),
+            ("slipway_queue_images", "Images that wait for a worker", self._batcher.pending),
+            ("slipway_admission_images", "Images that may wait or be in work, by the latency objective", self._batcher.limit),
+            ("slipway_ready", "1 while predictions are right", self._readiness.ready),
+        ):
+            yield GaugeMetricFamily(name, text, value=float(value))
+        yield CounterMetricFamily(
+            "slipway_refused", "Images that were answered 503 because too many were there", value=self._batcher.refused
+        )

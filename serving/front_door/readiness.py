@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,9 @@ from serving.served import Golden, Served
 POLL_S = 1.0
 GIVE_UP_S = 60.0
 GOLDEN_TIMEOUT_S = 30.0
+HEARTBEAT_S = 10.0  # without traffic a golden image is sent this often
+HEARTBEAT_TIMEOUT_S = 5.0
+log = logging.getLogger("slipway")
 
 
 class WrongPrediction(ValueError):
@@ -30,6 +34,7 @@ class Readiness:
         self.draining = False
         self.reason = "the model is being loaded"
         self._kick = asyncio.Event()
+        self._told = True
 
     def look_now(self) -> None:
         """Have the watcher look at once instead of at its next turn: a batch was lost."""
@@ -58,12 +63,16 @@ class Readiness:
             if not good:
                 running = sum(state == "READY" for state in states.values())
                 self.reason = f"{running} of {wanted} workers are ready"
+                self._tell()
                 if time.monotonic() - since > GIVE_UP_S:
                     raise RuntimeError(f"{self.reason}, for {GIVE_UP_S:g} s: giving up, so that whoever supervises us starts afresh")
             elif not self.ready or states != known:
                 self.ready = False
-                await self._try_golden(batcher, served)
+                await self._try_golden(batcher, served, timeout_s=GOLDEN_TIMEOUT_S)
+            elif batcher.silent_s > HEARTBEAT_S:
+                await self._try_golden(batcher, served, timeout_s=HEARTBEAT_TIMEOUT_S)
             known = states
+            self._tell()
             self._kick.clear()
             try:
                 async with asyncio.timeout(POLL_S if self.ready else POLL_S / 10):
@@ -71,21 +80,27 @@ class Readiness:
             except TimeoutError:
                 pass
 
-    async def _try_golden(self, batcher: Batcher, served: Served) -> None:
+    def _tell(self) -> None:
+        """Say in the log that what was ready is not any more, or is again: nothing is replaced silently."""
+        if self.open and self.ready != self._told:
+            log.log(logging.INFO if self.ready else logging.WARNING, "ready" if self.ready else f"not ready: {self.reason}")
+            self._told = self.ready
+
+    async def _try_golden(self, batcher: Batcher, served: Served, *, timeout_s: float) -> None:
         try:
-            await check_golden(batcher, served)
+            await check_golden(batcher, served, timeout_s=timeout_s)
         except (TimeoutError, ApiError) as error:
-            self.reason = f"a golden image got no answer: {error}"
+            self.ready, self.reason = False, f"a golden image got no answer within {timeout_s:g} s: {error}".removesuffix(": ")
         else:
             self.ready, self.open, self.reason = True, True, "ready"
 
 
-async def check_golden(batcher: Batcher, served: Served) -> None:
+async def check_golden(batcher: Batcher, served: Served, *, timeout_s: float = GOLDEN_TIMEOUT_S) -> None:
     """Send the golden images through TorchServe.
 
     Raises: WrongPrediction naming the image, the label and both probabilities; TimeoutError.
     """
-    async with asyncio.timeout(GOLDEN_TIMEOUT_S):
+    async with asyncio.timeout(timeout_s):
         for golden in served.golden:
             answer = await batcher.submit(golden.image)
             if answer.status == 503:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from serving.front_door.batcher import Answer, Batcher
-from serving.front_door.bodies import ClientGone, Part, images_of, read_body
+from serving.front_door.bodies import MAX_REQUEST_BYTES, ClientGone, Part, allowed_s, images_of, read_body, too_large
 from serving.front_door.errors import ApiError, error_body, unavailable
 from serving.front_door.kserve import add_kserve
 from serving.front_door.metrics import Metrics
@@ -19,7 +19,6 @@ from serving.front_door.readiness import Readiness
 from serving.front_door.results import classification
 from serving.served import Served
 
-MAX_CLASSIFY_BYTES = 64 << 20
 DESCRIBED = "described here for /docs, answered by the front door before it comes here"
 IMAGE = {"type": "string", "format": "binary", "minLength": 1}
 IMAGE_BODY = {"content": {"image/*": {"schema": IMAGE}}, "required": True}
@@ -58,7 +57,7 @@ def make_app(served: Served, batcher: Batcher, readiness: Readiness, metrics: Me
         redoc_url=None,
     )
     _add_error_handlers(app)
-    _add_state_routes(app, served)
+    _add_state_routes(app, served, batcher)
     add_page(app, served)
     _add_image_routes(app, served, batcher, readiness, metrics)
     add_kserve(app, served, batcher, readiness, metrics)
@@ -93,7 +92,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return Response(error_body(500, "Internal", f"our fault ({type(error).__name__}); see the log"), 500, media_type="application/json")
 
 
-def _add_state_routes(app: FastAPI, served: Served) -> None:
+def _add_state_routes(app: FastAPI, served: Served, batcher: Batcher) -> None:
     @app.get("/readyz", tags=["state"], summary="200 only while predictions are right", responses=problems(503))
     @app.get("/healthz", tags=["state"], summary="200 while this process runs")
     @app.get("/ping", tags=["TorchServe"], summary="As TorchServe's, but Healthy only while predictions are right", responses=UNHEALTHY)
@@ -106,7 +105,7 @@ def _add_state_routes(app: FastAPI, served: Served) -> None:
 
     @app.get("/info", tags=["state"], summary="What is served and where it comes from")
     async def info() -> dict[str, Any]:
-        return served.info()
+        return {**served.info(), "objective_s": batcher.objective_s}
 
 
 def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness: Readiness, metrics: Metrics) -> None:
@@ -138,12 +137,11 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
             raise unavailable("NotReady", readiness.reason)
         length = request.headers.get("content-length")
         try:
-            body = await read_body(request.receive, int(length) if length else None, MAX_CLASSIFY_BYTES)
+            body = await read_body(request.receive, int(length) if length else None, MAX_REQUEST_BYTES)
         except ClientGone:
             return Response()
         parts = images_of(request.headers.get("content-type", "").encode("latin-1"), body, fields=("files", "file", "data"))
-        batcher.admit(len(parts))
-        answers = await asyncio.gather(*(_answer(part, batcher, served.max_image_bytes) for part in parts))
+        answers = await _answers(parts, batcher, served.max_image_bytes, timeout_s=allowed_s(request.headers.get("x-request-timeout-ms")))
         for answer in answers:
             if answer.status == 200:
                 metrics.prediction(answer.body)
@@ -152,7 +150,7 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         return Response(content, status, retry, "application/json")
 
 
-async def _answer(part: Part, batcher: Batcher, limit: int) -> Answer:
-    if len(part.data) > limit:
-        return Answer(413, error_body(413, "TooLarge", f"got {len(part.data)} bytes, at most {limit} are allowed: send a smaller image"))
-    return await batcher.submit(part.data)
+async def _answers(parts: list[Part], batcher: Batcher, limit: int, *, timeout_s: float | None) -> list[Answer]:
+    small = [part.data for part in parts if len(part.data) <= limit]
+    answers = iter(await asyncio.gather(*batcher.submit_all(small, timeout_s=timeout_s)))
+    return [next(answers) if len(part.data) <= limit else Answer(413, too_large(len(part.data), limit).body) for part in parts]

@@ -97,15 +97,17 @@ class Handler:
                 images = self.arenas.images(meta["arena"], meta["lengths"])
         except (ValueError, TypeError, KeyError) as error:
             return _error(400, "BadFrames", f"{error}; wanted frames as serving/handler/frames.py packs them")
-        answers, seconds = self.classify(images, alone=bool(meta.get("alone")))
+        answers, seconds = self.classify(images, alone=bool(meta.get("alone")), deadlines=meta.get("deadlines"))
         return 200, frames.pack({"statuses": [status for status, _ in answers], **seconds}, [body for _, body in answers])
 
-    def classify(self, images: Sequence[Any], *, alone: bool = False) -> tuple[list[Answer], dict[str, float]]:
+    def classify(
+        self, images: Sequence[Any], *, alone: bool = False, deadlines: Sequence[float | None] | None = None
+    ) -> tuple[list[Answer], dict[str, float]]:
         """A status and a JSON body for each image, in order, and the seconds spent in decoding and in inference."""
         import numpy as np
 
         started = time.perf_counter()
-        outcomes = list(self.map(self._decode, images))
+        outcomes = list(self.map(self._decode, images, deadlines or [None] * len(images)))
         decoded = time.perf_counter()
         good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, tuple)]
         while good:
@@ -116,9 +118,11 @@ class Handler:
                 outcomes[index] = 200, self._answer(row)
         return outcomes, {"decode_s": decoded - started, "inference_s": time.perf_counter() - decoded}
 
-    def _decode(self, image: Any) -> Any:
+    def _decode(self, image: Any, deadline: float | None) -> Any:
         from .decode import BadImage
 
+        if deadline is not None and time.monotonic() > deadline:
+            return _error(504, "DeadlinePassed", "its time was over before it was decoded")
         if not isinstance(image, bytes | bytearray | memoryview):  # TorchServe has parsed what came with a content type it knows
             return _error(415, "UnsupportedMediaType", "got no bytes, wanted an image: send it as image/* or application/octet-stream")
         try:

@@ -26,6 +26,7 @@ OTHERS = {
 }
 JPEG = b"\xff\xd8\xff"
 ORIENTATION = 0x0112  # EXIF tag (CIPA DC-008)
+MIN_SHRINKING = 2  # below it libjpeg-turbo saves no time by scaling, and the picture is further from torchvision's
 MAX_PASSES = 16  # over `max_pixels`: a scan of a progressive JPEG is a pass over all its pixels, and 64 bytes can be one
 MAX_PIECES = 10_000  # strips of a TIFF: each costs a call, and 8 bytes can be one
 
@@ -72,7 +73,7 @@ def _decode_jpeg(content: bytes, to: Preprocess) -> Pixels | None:
             return None
         colours = "GRAY" if colorspace == "Gray" else "RGB"
         least = (to.resize_px, to.resize_px) if min(height, width) > to.resize_px else (height, width)
-        pixels = simplejpeg.decode_jpeg(content, colours, min_height=least[0], min_width=least[1])
+        pixels = simplejpeg.decode_jpeg(content, colours, min_height=least[0], min_width=least[1], min_factor=MIN_SHRINKING)
     except BadImage:
         raise
     except ValueError:

@@ -27,11 +27,12 @@ from serving.served import Served
 from serving.torchserve.arena import SHARED_MEMORY
 from serving.torchserve.config import LOG4J, config_properties, environment
 from serving.torchserve.java import class_cache, class_cache_flag, find_java, java_flags
-from serving.torchserve.log import Log
+from serving.torchserve.log import Line, Log
 from serving.torchserve.private_folder import PrivateFolder
 
 PR_SET_PDEATHSIG = 1
 RECORD_TIMEOUT_S = 20
+GET_TIMEOUT_S = 5.0
 
 
 class TorchServe:
@@ -116,15 +117,15 @@ class TorchServe:
             preexec_fn=die_with_parent,  # noqa: PLW1509 (there are no threads yet)
         )
 
-    async def follow(self, say: Callable[[str], None]) -> int:
+    async def follow(self, say: Callable[[Line], None]) -> int:
         """Read the log until the JVM ends, which is its exit code; lines that are not chatter are kept, and said."""
         assert self._process is not None and self._process.stdout is not None
         reader = asyncio.StreamReader(limit=1 << 20)
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self._process.stdout)
         while line := await reader.readline():
-            text = self.log.add(line.decode(errors="replace"))
-            if text is not None:
-                say(text)
+            said = self.log.add(line.decode(errors="replace"))
+            if said is not None:
+                say(said)
         while self._process.poll() is None:
             await asyncio.sleep(0.01)
         return self._process.returncode
@@ -132,11 +133,18 @@ class TorchServe:
     async def workers(self) -> dict[int, str]:
         """Each worker's process id and status, READY when its model is loaded; empty when TorchServe does not answer."""
         try:
-            async with asyncio.timeout(5.0):
-                body = await _get(self.folder / "management", f"/models/{self.model}")
+            _, body = await self.management(f"/models/{self.model}")
             return {worker["pid"]: worker["status"] for worker in json.loads(body)[0]["workers"]}
-        except (OSError, TimeoutError, ValueError, LookupError):
+        except (OSError, TimeoutError, EOFError, ValueError, LookupError):
             return {}
+
+    async def management(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a GET at TorchServe's management API; OSError, TimeoutError or EOFError when it does not answer."""
+        return await _get(self.folder / "management", path)
+
+    async def metrics(self) -> tuple[int, bytes]:
+        """As `management`, of what TorchServe tells Prometheus."""
+        return await _get(self.folder / "metrics", "/metrics")
 
     @property
     def records(self) -> bool:
@@ -200,11 +208,13 @@ def _free_ports() -> tuple[int, int]:
         return one.getsockname()[1], two.getsockname()[1]
 
 
-async def _get(socket_path: Path, path: str) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(str(socket_path))
-    try:
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n".encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        return await reader.readexactly(int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]))
-    finally:
-        writer.close()
+async def _get(socket_path: Path, path: str) -> tuple[int, bytes]:
+    async with asyncio.timeout(GET_TIMEOUT_S):
+        reader, writer = await asyncio.open_unix_connection(str(socket_path))
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            return int(head[9:12]), await reader.readexactly(length)
+        finally:
+            writer.close()

@@ -12,7 +12,8 @@ STARTUP_TIMEOUT_S = 60
 MAX_RESPONSE_BYTES = 16 << 20
 LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration>
-  <Appenders><Console name="out"><PatternLayout pattern="%p %c{1} %m%n"/></Console></Appenders>
+  <Appenders><Console name="out"><PatternLayout alwaysWriteExceptions="false"
+    pattern='{"level":"%p","logger":"%c{1}","message":"%enc{%m %ex}{JSON}"}%n'/></Console></Appenders>
   <Loggers>
     <Logger name="MODEL_LOG" level="info">
       <RegexFilter regex="Backend received inference.*" onMatch="DENY" onMismatch="NEUTRAL"/>

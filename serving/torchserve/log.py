@@ -1,28 +1,38 @@
-"""What TorchServe and its workers say: chatter is dropped, the rest is kept, and why a model did not load is found in it."""
+"""What TorchServe and its workers say: JSON lines; chatter is dropped, the rest is kept, and why a model did not load is found in it."""
 
+import json
+import logging
 import re
 from collections import deque
+from typing import NamedTuple
 
 KEPT_LINES = 200
 # What every healthy start says; anything else is worth reading.
 CHATTER = (
-    "WARN ModelArchive Model archive createdOn",
+    "Model archive createdOn",
     "WARNING: sun.reflect.Reflection.getCallerClass",
     "nvidia-smi not available",
     "Model server started.",
-    "INFO MODEL_LOG s_name_part0=",
-    "INFO MODEL_LOG Listening on port:",
-    "INFO MODEL_LOG Successfully loaded ",
-    "INFO MODEL_LOG [PID]",
-    "INFO MODEL_LOG Torch worker started.",
-    "INFO MODEL_LOG Python runtime:",
-    "INFO MODEL_LOG Connection accepted:",
-    "INFO MODEL_LOG model_name:",
-    "INFO MODEL_LOG Frontend disconnected.",
+    "s_name_part0=",
+    "Listening on port:",
+    "Successfully loaded ",
+    "[PID]",
+    "Torch worker started.",
+    "Python runtime:",
+    "Connection accepted:",
+    "model_name:",
+    "Frontend disconnected.",
 )
-LOADING_FAILED = ("Backend worker process died.", "WARN ModelServer Failed to load model")
+LOADING_FAILED = ("Backend worker process died.", "Failed to load model")
 REFUSED = re.compile(r"Failed to load model \S+, exception (.+)")
 RAISED = re.compile(r"(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)): (?!\d+ - )(.+)")
+
+
+class Line(NamedTuple):
+    """One message, and its level as a number of `logging`."""
+
+    level: int
+    text: str
 
 
 class Log:
@@ -32,15 +42,14 @@ class Log:
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.loading_failed = False
 
-    def add(self, line: str) -> str | None:
+    def add(self, raw: str) -> Line | None:
         """What is worth reading of a line of the JVM, None for chatter."""
-        line = line.rstrip()
-        if not line or line.startswith(CHATTER):
+        line = _parse(raw.rstrip())
+        if not line.text or line.text.startswith(CHATTER):
             return None
-        text = line.removeprefix("INFO MODEL_LOG ").removeprefix("WARN MODEL_LOG ")
-        self.lines.append(text)
-        self.loading_failed |= text.startswith(LOADING_FAILED)
-        return text
+        self.lines.append(line.text)
+        self.loading_failed |= line.text.startswith(LOADING_FAILED)
+        return line
 
     def reason(self) -> str:
         """Why the model did not load: what the handler raised, else the last lines."""
@@ -51,3 +60,12 @@ class Log:
             if raised := RAISED.match(line):
                 return f"{raised[1]}: {raised[2]}"
         return " / ".join(list(self.lines)[-3:]) or "it said nothing"
+
+
+def _parse(raw: str) -> Line:
+    """A line of LOG4J's pattern in config.py; anything else, as the JVM's own words, is an information."""
+    try:
+        said = json.loads(raw)
+        return Line(logging.getLevelNamesMapping()[said["level"]], said["message"].rstrip())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Line(logging.INFO, raw)

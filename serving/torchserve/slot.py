@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from serving.handler import frames
 from serving.torchserve.arena import Arena
@@ -28,11 +29,12 @@ class Slot:
         self._upstream = await connect(self._socket_path, self._path, content_type=frames.CONTENT_TYPE, on_closed=self._lost)
         self._on_free(self)
 
-    def send(self, images: Sequence[bytes], done: Done, *, alone: bool) -> None:
-        """Send `images` as one request; `done` is called exactly once."""
+    def send(self, images: Sequence[bytes], done: Done, *, alone: bool, deadlines: Sequence[float | None] | None = None) -> None:
+        """Send `images` as one request; `done` is called exactly once. `deadlines` are on the monotonic clock, which processes share."""
         assert self._upstream is not None
+        meta: dict[str, Any] = {"alone": alone} if deadlines is None else {"alone": alone, "deadlines": deadlines}
         where = self._arena.put(images) if self._arena else None
-        body = frames.pack({"alone": alone, **where}, ()) if where else frames.pack({"alone": alone}, images)
+        body = frames.pack({**meta, **where}, ()) if where else frames.pack(meta, images)
         self._upstream.post(body, done)
 
     def reset(self) -> None:
