@@ -51,6 +51,21 @@ def test_every_link_between_documents_leads_somewhere(page):
             assert (ROOT / page.parent / target).exists(), f"{page} links to {target}, which does not exist"
 
 
+def test_every_metric_is_explained():
+    told = set(re.findall(r'"(slipway_\w+)"', (ROOT / "serving" / "front_door" / "metrics.py").read_text()))
+    page = (ROOT / "serving" / "README.md").read_text()
+    missing = {name for name in told if not re.search(rf"`{name}(_total)?`", page)}
+    assert told and not missing, f"serving/README.md does not explain {', '.join(sorted(missing))}"
+
+
+def test_every_option_that_changes_what_callers_meet_is_explained():
+    page = (ROOT / "serving" / "README.md").read_text()
+    options = re.findall(r"^    (\w+): Annotated\[", (ROOT / "cli" / "serve.py").read_text().split("def serve(")[1].split("->")[0], re.M)
+    known = {"archive", "host", "port", "workers", "threads"}
+    missing = [f"--{option.replace('_', '-')}" for option in options if option not in known and f"--{option.replace('_', '-')}" not in page]
+    assert len(options) > 8 and not missing, f"serving/README.md does not explain {', '.join(missing)}"
+
+
 def test_the_readme_shows_every_make_target():
     targets = re.findall(r"^([a-z][\w-]*):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert len(targets) <= 10
