@@ -82,3 +82,10 @@ def test_an_image_that_is_none_or_too_large_names_itself(door: Door) -> None:
     door.batcher.full = True
     refused = door.ask("POST", INFER, json=asking(b"one"))
     assert problem(refused) == (503, "Full") and refused.headers["retry-after"] == "1"
+
+
+def test_images_of_a_request_that_fails_are_not_counted_as_predictions(door: Door) -> None:
+    good, bad = (base64.b64encode(image).decode() for image in (b"good", b"bad"))
+    inputs = [{"name": "image", "datatype": "BYTES", "shape": [2], "data": [good, bad]}]
+    assert door.ask("POST", "/v2/models/steel/infer", json={"inputs": inputs}).status_code == 400
+    assert 'slipway_predictions_total{label="scratches"} 0.0' in door.ask("GET", "/metrics").text

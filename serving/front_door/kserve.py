@@ -128,19 +128,23 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
                 problem = json.loads(answer.body)
                 retry = {"retry-after": "1"} if answer.status == 503 else None
                 raise ApiError(answer.status, problem["type"], f"image {number}: {problem['message']}", headers=retry)
+        for answer in answers:
             metrics.prediction(answer.body)
-        rows = [json.loads(answer.body) for answer in answers]
-        count, classes = len(rows), len(served.labels)
-        probabilities = [row[label] for row in rows for label in served.labels]
-        return Inferred(
-            model_name=served.name,
-            model_version=served.version,
-            id=asked.id,
-            outputs=[
-                Output(name="probabilities", shape=[count, classes], datatype="FP32", data=probabilities),
-                Output(name="label", shape=[count], datatype="BYTES", data=[max(row, key=row.__getitem__) for row in rows]),
-            ],
-        )
+        return _inferred(served, asked.id, [json.loads(answer.body) for answer in answers])
+
+
+def _inferred(served: Served, request_id: str | None, rows: list[dict[str, float]]) -> Inferred:
+    """The answer for images whose probabilities by label are `rows`."""
+    probabilities = [row[label] for row in rows for label in served.labels]
+    return Inferred(
+        model_name=served.name,
+        model_version=served.version,
+        id=request_id,
+        outputs=[
+            Output(name="probabilities", shape=[len(rows), len(served.labels)], datatype="FP32", data=probabilities),
+            Output(name="label", shape=[len(rows)], datatype="BYTES", data=[max(row, key=row.__getitem__) for row in rows]),
+        ],
+    )
 
 
 def _schema() -> dict[str, Any]:
