@@ -6,8 +6,8 @@ import pytest
 from chart import CHART, DIGEST, PRESETS, TOGGLES, containers, of_kind, one, pod_templates, render
 from command_lines import parse_slipway
 
+from serving.front_door.doors import DRAIN_S
 from serving.front_door.metrics import REQUEST_SECONDS
-from serving.process_tree import DRAIN_S
 from serving.torchserve.config import RESPONSE_TIMEOUT_S
 
 EVERY = {name: (values, ()) for name, values in TOGGLES.items()} | {name: ({}, tuple(files)) for name, files in PRESETS.items()}

@@ -44,6 +44,7 @@ PAIRS = {
     "scaling down": ({"autoscaling": {"scaleDownSeconds": 0}}, {"autoscaling": {"scaleDownSeconds": -1}}, "/autoscaling/scaleDownSeconds"),
     "an amount": ({"resources": {"limits": {"cpu": "500m"}}}, {"resources": {"limits": {"memory": "1 GB"}}}, "/resources/limits/memory"),
     "an objective that is no bucket": ({"latencyObjectiveSeconds": 0.25}, {"latencyObjectiveSeconds": 0.3}, "/latencyObjectiveSeconds"),
+    "how lines look": ({"logFormat": "json"}, {"logFormat": "xml"}, "/logFormat"),
     "no drain delay": ({"drainDelaySeconds": 1}, {"drainDelaySeconds": 0}, "/drainDelaySeconds"),
     "no time to start": ({"startupSeconds": 10}, {"startupSeconds": 1}, "/startupSeconds"),
     "a rollout that cannot move": ({"rollout": {"maxSurge": 0, "maxUnavailable": 1}}, {"rollout": {"maxSurge": "0%"}}, "/rollout"),

@@ -84,6 +84,7 @@ containers:
       - --internal-port=9090
       - --drain-delay={{ $values.drainDelaySeconds }}
       - --objective={{ $values.latencyObjectiveSeconds }}
+      - --log={{ $values.logFormat }}
       {{- if $values.keys.existingSecret }}
       - --keys=/keys/keys
       {{- end }}
