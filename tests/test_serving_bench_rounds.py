@@ -94,11 +94,11 @@ def test_the_cost_is_held_against_the_best_of_the_others_within_a_round():
     rates = {"ours": (95, 45, 99), "small batches": (80, 70, 80), "large batches": (100, 50, 90)}
     p50 = {"ours": (12, 22, 13), "small batches": (10, 20, 10), "large batches": (15, 25, 15)}
     cells = [
-        cell(name, number, rates[name][number], p50_ms=p50[name][number], connections=count)
+        cell(name, number, rates[name][number], p50_ms=p50[name][number], connections=count, cpu_ms=10.5 if name == "ours" else 10.0)
         for count in (1, 16) for number in range(3) for name in rates
     ]  # fmt: skip
     one, sixteen = costs(cells, "ours", ["small batches", "large batches"])
     assert (one.connections, sixteen.connections, sixteen.rounds) == (1, 16, 3)
     assert (sixteen.best, sixteen.fastest) == ("large batches", "small batches")
     assert sixteen.of_best == pytest.approx((0.95, 0.9, 1.1))
-    assert one.added_p50_ms == 2
+    assert (one.added_p50_ms, one.added_cpu_ms) == (2, 0.5)

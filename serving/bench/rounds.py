@@ -42,7 +42,7 @@ class Cost:
     """A server held against the best of several others, within each round.
 
     `of_best` is the median, least and largest ratio of throughput to `best`, which has the highest median of the others; `added_p50_ms`
-    is the median of what is added to the p50 of `fastest`, which has the lowest.
+    is the median of what is added to the p50 of `fastest`, which has the lowest; `added_cpu_ms` the same of CPU an image, against `best`.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Cost:
     of_best: tuple[float, float, float]
     fastest: str
     added_p50_ms: float
+    added_cpu_ms: float
 
 
 def compare(
@@ -114,7 +115,8 @@ def costs(cells: Sequence[Cell], name: str, others: Sequence[str]) -> list[Cost]
         fastest = min(others, key=lambda other: median(cell.p50_ms for cell in peers[other].values()))
         ratios = [cell.throughput_rps / peers[best][number].throughput_rps for number, cell in own.items()]
         added = [cell.p50_ms - peers[fastest][number].p50_ms for number, cell in own.items()]
-        found.append(Cost(name, count, len(own), best, (median(ratios), min(ratios), max(ratios)), fastest, median(added)))
+        cpu = [(cell.cpu_ms or 0.0) - (peers[best][number].cpu_ms or 0.0) for number, cell in own.items()]
+        found.append(Cost(name, count, len(own), best, (median(ratios), min(ratios), max(ratios)), fastest, median(added), median(cpu)))
     return found
 
 
