@@ -50,7 +50,8 @@ def show(result: dict[str, Any]) -> None:
         middle, low, high = cost["of_best"]
         console.print(
             f"{escape(cost['name'])} at {cost['connections']} connections: {middle:.2f} ({low:.2f} to {high:.2f}) of the throughput of "
-            f"{cost['best']}, {cost['added_cpu_ms']:+.2f} ms to its CPU an image; {cost['added_p50_ms']:+.1f} ms to the p50 of {cost['fastest']}"
+            f"{cost['best']}, {cost['added_cpu_ms']:+.2f} ms to its CPU an image; "
+            f"{cost['added_p50_ms']:+.1f} ms to the p50 of {cost['fastest']}"
         )
     for doubt in doubts(result):
         console.print(f"[yellow]{doubt}[/]")
