@@ -11,7 +11,7 @@ import uuid
 from urllib.parse import quote
 
 import pytest
-from chart import TOGGLES, helm, one, render
+from chart import TOGGLES, helm, one, pod_templates, render
 from cluster import Namespace, gateway, golden
 from first_party import ROOT
 
@@ -77,10 +77,13 @@ def test_the_api_server_takes_every_object(space, toggle):
     kinds = known_kinds(space)
     missing = {found["kind"] for found in render(TOGGLES[toggle])} - kinds
     assert missing <= {"PodMonitoring", "Rules", "HealthCheckPolicy", "GCPBackendPolicy"}, "only Google's own may be missing"
-    objects = [
-        found | {"metadata": found["metadata"] | {"namespace": space.name}} for found in render(TOGGLES[toggle]) if found["kind"] in kinds
-    ]
-    command = ("create", "--dry-run=server", "--validate=strict", "--filename", "-")
+    objects = [found for found in render(TOGGLES[toggle]) if found["kind"] in kinds]
+    for name, pod in list(pod_templates(objects)):  # a Deployment is taken whatever its pods are
+        objects += [{"apiVersion": "v1", "kind": "Pod", **pod, "metadata": pod["metadata"] | {"name": f"of-{name.rpartition('/')[2]}"}}]
+    for found in objects:
+        found["metadata"]["namespace"] = space.name
+    space.kubectl("create", "serviceaccount", "demo")  # pods want theirs, and a dry run leaves none
+    command = ("apply", "--dry-run=server", "--validate=strict", "--filename", "-")
     said = space.kubectl(*command, own=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     assert len(said.splitlines()) == len(objects)
 
