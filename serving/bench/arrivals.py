@@ -1,8 +1,9 @@
 """The open-loop load generator: requests come when chance has them come, whether or not the server keeps up, as users do.
 
 Arrivals are a Poisson process. Times of right answers count from the moment at which a request was due, so that a generator that is
-late does not flatter the server; times of refusals count from the moment at which the request was written. A process of its own:
-`python -m serving.bench.arrivals` reads one JSON object from stdin (the fields of `Arrivals`) and prints one (see `drive`).
+late does not flatter the server. Times of refusals are the server's: from the moment at which the request was begun to be written to
+the one at which the kernel had the answer, because on a machine whose CPUs are busy the generator itself hears of it later. A process
+of its own: `python -m serving.bench.arrivals` reads one JSON object from stdin (the fields of `Arrivals`) and prints one (see `drive`).
 """
 
 import gc
@@ -10,6 +11,7 @@ import json
 import random
 import select
 import socket
+import struct
 import sys
 import time
 from collections import Counter
@@ -23,6 +25,7 @@ from serving.bench.wire import beginning, names, post_of, whole_answer
 
 CONNECT_S = 5.0
 SEND_BUFFER_BYTES = 4 << 20  # a request leaves in one piece
+SO_TIMESTAMPNS, TIMESPEC = 35, struct.Struct("@ll")  # Linux, socket(7): when the kernel received what is read
 RIGHT, REFUSED = "right", "refused"
 
 
@@ -63,11 +66,13 @@ class Connection:
     def __init__(self, host: str, port: int) -> None:
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setblocking(False)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.socket.connect_ex((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.image = 0
-        self.due = self.begun = self.written = 0.0
+        self.due = self.begun = 0.0
+        self.is_answered = False
         self.unsent = memoryview(b"")
         self.received = b""
 
@@ -119,10 +124,10 @@ class Loop:
         except OSError:
             self.errors["no connection"] += 1
             return
-        connection.image, connection.due, connection.written = number % len(self.requests), due, 0.0
+        connection.image, connection.due, connection.is_answered = number % len(self.requests), due, False
         connection.unsent = memoryview(self.requests[connection.image])
-        connection.begun = time.perf_counter()
-        self.late.append(connection.begun - due)
+        self.late.append(time.perf_counter() - due)
+        connection.begun = time.time()
         self._flush(connection)
 
     def _connect(self) -> Connection:
@@ -144,37 +149,35 @@ class Loop:
             self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
             return
         self.poll.modify(connection.socket, select.EPOLLIN)
-        if connection.written:  # it was answered before it was whole: now the connection is free
+        if connection.is_answered:  # before it was whole: now the connection is free
             self.idle.append(connection)
-        connection.written = time.perf_counter()
 
     def _receive(self, connection: Connection) -> None:
         try:
-            data = connection.socket.recv(65536)
+            data, notes, _, _ = connection.socket.recvmsg(65536, socket.CMSG_SPACE(TIMESPEC.size))
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
             return self._lost(connection)
+        received = next((_seconds(note) for _, kind, note in notes if kind == SO_TIMESTAMPNS), time.time())
         connection.received += data
         whole = whole_answer(connection.received)
         if whole is None:
             return
         connection.received = b""
-        now = time.perf_counter()
-        self._answer(connection, *whole, now)
-        if connection.unsent:
-            connection.written = now
-        else:
+        connection.is_answered = True
+        self._answer(connection, *whole, received)
+        if not connection.unsent:
             self.idle.append(connection)
 
-    def _answer(self, connection: Connection, head: bytes, body: bytes, now: float) -> None:
-        status, image = head[9:12], connection.image
+    def _answer(self, connection: Connection, head: bytes, body: bytes, received: float) -> None:
+        status, image, now = head[9:12], connection.image, time.perf_counter()
         if status == b"200" and (body.startswith(self.right[image]) or names(self.arrivals.labels[image], body)):
             self._count(RIGHT, connection, now, now - connection.due)
         elif status == b"503" and b"\r\nretry-after:" in head.lower():
-            self._count(REFUSED, connection, now, now - (connection.written or connection.begun))
+            self._count(REFUSED, connection, now, received - connection.begun)
         else:
             self.errors["wrong" if status == b"200" else f"{status.decode('latin-1')}"] += 1
 
@@ -188,6 +191,11 @@ class Loop:
             self.errors["closed"] += 1
         del self.open[connection.socket.fileno()]
         connection.socket.close()
+
+
+def _seconds(note: bytes) -> float:
+    whole, nanoseconds = TIMESPEC.unpack(note)
+    return float(whole + 1e-9 * nanoseconds)
 
 
 def drive(arrivals: Arrivals) -> dict[str, Any]:
