@@ -34,13 +34,20 @@ def load(server: str, folder: Path, *options: str) -> tuple[int, dict, str]:
     return done.returncode, json.loads((folder / "load.json").read_text()), done.stderr
 
 
-@pytest.mark.parametrize("shape", ["step", "soak", "spike"])
-def test_every_request_is_answered_once_and_right(server, tmp_path, shape):
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of photographs that the archive of colours takes."""
     from serving.bench.images import photographs
 
+    folder = tmp_path_factory.mktemp("images")
     for number, image in enumerate(photographs(120, 90, count=5)):
-        (tmp_path / f"{number}.jpg").write_bytes(image)
-    code, report, log = load(server, tmp_path, "--load-shape", shape, "--images", str(tmp_path), "--objective-p99", "5")
+        (folder / f"{number}.jpg").write_bytes(image)
+    return str(folder)
+
+
+@pytest.mark.parametrize("shape", ["step", "soak", "spike"])
+def test_every_request_is_answered_once_and_right(server, images, tmp_path, shape):
+    code, report, log = load(server, tmp_path, "--load-shape", shape, "--images", images, "--objective-p99", "5")
     assert code == 0, log
     assert report["broken"] == []
     assert set(report["outcomes"]) == {"right"}
@@ -48,8 +55,8 @@ def test_every_request_is_answered_once_and_right(server, tmp_path, shape):
     assert "<html" in (tmp_path / "load.html").read_text()
 
 
-def test_an_objective_that_is_not_kept_is_the_exit_status(server, tmp_path):
-    code, report, log = load(server, tmp_path, "--objective-p99", "0.0001")
+def test_an_objective_that_is_not_kept_is_the_exit_status(server, images, tmp_path):
+    code, report, log = load(server, tmp_path, "--images", images, "--objective-p99", "0.0001")
     assert code == 1
     assert "not kept: 99 % of the answers took up to" in log
     assert len(report["broken"]) == 1
