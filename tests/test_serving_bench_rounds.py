@@ -102,3 +102,9 @@ def test_the_cost_is_held_against_the_best_of_the_others_within_a_round():
     assert (sixteen.best, sixteen.fastest) == ("large batches", "small batches")
     assert sixteen.of_best == pytest.approx((0.95, 0.9, 1.1))
     assert (one.added_p50_ms, one.added_cpu_ms) == (2, 0.5)
+
+
+def test_a_round_that_a_server_was_too_slow_for_is_left_out_of_the_cost():
+    cells = [cell("ours", 0, 90), cell("peer", 0, 100), cell("ours", 1, 50), cell("ours", 0, 90, connections=64)]
+    (cost,) = costs(cells, "ours", ["peer"])
+    assert (cost.connections, cost.rounds, cost.of_best) == (16, 1, (0.9, 0.9, 0.9))

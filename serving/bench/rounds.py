@@ -109,14 +109,17 @@ def costs(cells: Sequence[Cell], name: str, others: Sequence[str]) -> list[Cost]
     """What server `name` costs against the best of `others`, for each number of connections."""
     found = []
     for count in sorted({cell.connections for cell in cells if cell.name == name}):
-        own = {cell.round: cell for cell in cells if cell.name == name and cell.connections == count}
-        peers = {other: {cell.round: cell for cell in cells if cell.name == other and cell.connections == count} for other in others}
-        best = max(others, key=lambda other: median(cell.throughput_rps for cell in peers[other].values()))
-        fastest = min(others, key=lambda other: median(cell.p50_ms for cell in peers[other].values()))
-        ratios = [cell.throughput_rps / peers[best][number].throughput_rps for number, cell in own.items()]
-        added = [cell.p50_ms - peers[fastest][number].p50_ms for number, cell in own.items()]
-        cpu = [(cell.cpu_ms or 0.0) - (peers[best][number].cpu_ms or 0.0) for number, cell in own.items()]
-        found.append(Cost(name, count, len(own), best, (median(ratios), min(ratios), max(ratios)), fastest, median(added), median(cpu)))
+        of = {each: {cell.round: cell for cell in cells if (cell.name, cell.connections) == (each, count)} for each in (name, *others)}
+        rounds = sorted(set.intersection(*map(set, of.values())))  # without those that one of them was too slow for
+        if not rounds:
+            continue
+        best = max(others, key=lambda other: median(of[other][number].throughput_rps for number in rounds))
+        fastest = min(others, key=lambda other: median(of[other][number].p50_ms for number in rounds))
+        pairs = [(of[name][number], of[best][number], of[fastest][number]) for number in rounds]
+        ratios = [own.throughput_rps / peer.throughput_rps for own, peer, _ in pairs]
+        added = median(own.p50_ms - peer.p50_ms for own, _, peer in pairs)
+        cpu = median((own.cpu_ms or 0.0) - (peer.cpu_ms or 0.0) for own, peer, _ in pairs)
+        found.append(Cost(name, count, len(rounds), best, (median(ratios), min(ratios), max(ratios)), fastest, added, cpu))
     return found
 
 
