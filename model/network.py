@@ -10,7 +10,7 @@ from torch import Tensor, nn
 ARCHITECTURES = {"resnet18": "ResNet18_Weights", "resnet34": "ResNet34_Weights", "resnet50": "ResNet50_Weights"}
 # Channel statistics of ImageNet, which torchvision's weights were trained with (torchvision model documentation).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SMALL_PLANE_PIXELS = 16
+SMALL_PLANE_PIXELS = 4
 STAGES = ("fc", "layer4", "layer3", "layer2", "layer1", "conv1")
 
 

@@ -135,7 +135,7 @@ def _state(
         for old, new in zip(averaged, current, strict=True):
             old.lerp_(new, 1 - decay) if old.is_floating_point() else old.copy_(new)
 
-    optimiser = torch.optim.AdamW(groups, fused=True)
+    optimiser = torch.optim.AdamW(groups)
     return State(
         net,
         AveragedModel(net, multi_avg_fn=average, use_buffers=True),

@@ -168,7 +168,7 @@ def test_the_exported_form_is_the_network_on_bytes_with_its_embedding() -> None:
     assert embedding.shape == (2, 512)
 
 
-@pytest.mark.parametrize(("side", "stride"), [(2, 1), (4, 2), (3, 1), (1, 1), (5, 2)])
+@pytest.mark.parametrize(("side", "stride"), [(2, 1), (4, 2), (3, 2), (1, 1)])
 def test_a_convolution_over_few_pixels_trains_as_torchs_own_does(side: int, stride: int) -> None:
     convolution = next(module for module in network.build("resnet18", 3).modules() if isinstance(module, network.SmallPlaneConv2d))
     torch.manual_seed(side)
