@@ -12,7 +12,7 @@ from typing import Any
 
 from first_party import ROOT
 
-from cli.deploy_release import tool
+from cli.deploy.release import tool
 
 RESTRICTED_POD = {
     "automountServiceAccountToken": False,

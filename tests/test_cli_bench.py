@@ -7,8 +7,8 @@ from conftest import picture
 from typer.testing import CliRunner
 
 from cli import app
-from cli.bench_images import load_images
-from cli.bench_table import doubts, show
+from cli.bench.images import load_images
+from cli.bench.table import doubts, show
 from serving import archive as archives
 
 CELL = {"name": "slipway serve", "connections": 16, "others_cores": 0.0, "load_cores": 0.1}

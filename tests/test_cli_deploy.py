@@ -10,7 +10,7 @@ from conftest import write_colours
 from typer.testing import CliRunner
 
 from cli import app
-from cli.deploy_reasons import hopeless, reasons
+from cli.deploy.reasons import hopeless, reasons
 from serving.archive import digest
 
 HANGS = -1  # the exit code of a tool that does not come back by itself
@@ -88,7 +88,7 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("cli.deploy_release.POLL_S", 0.05)
+    monkeypatch.setattr("cli.deploy.release.POLL_S", 0.05)
     found = Cluster(tmp_path)
     found.answers()
     return found
@@ -241,7 +241,7 @@ def test_a_pod_that_can_never_be_ready_ends_the_wait(cluster):
 
 def test_without_helm_the_next_step_is_said(cluster, monkeypatch, tmp_path):
     (cluster.folder / "helm").unlink()
-    monkeypatch.setattr("cli.deploy_release.TOOLS", tmp_path / "none")
+    monkeypatch.setattr("cli.deploy.release.TOOLS", tmp_path / "none")
     done = cluster.deploy("--image", "colours:1")
     assert isinstance(done.exception, FileNotFoundError)
     assert "make tools" in str(done.exception)

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from first_party import ROOT
 
-from serving.image_sbom import bill_of_materials
+from serving.image.sbom import bill_of_materials
 
 
 def test_it_names_debians_packages_and_pythons():

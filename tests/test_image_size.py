@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from serving.image_size import report, sizes
+from serving.image.size import report, sizes
 
 
 def test_each_file_counts_once_for_the_part_it_belongs_to(tmp_path):

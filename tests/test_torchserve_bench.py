@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.bench_archive import bench_archive
+from cli.bench.archive import bench_archive
 from serving import archive as archives
 from serving.bench import stock_torchserve
 from serving.bench.cells import LIMIT, load_cell

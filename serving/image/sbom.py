@@ -1,4 +1,4 @@
-"""A bill of materials of the image in CycloneDX's JSON: `python -m serving.image_sbom > sbom.cdx.json`, run inside it.
+"""A bill of materials of the image in CycloneDX's JSON: `python -m serving.image.sbom > sbom.cdx.json`, run inside it.
 
 Names what is installed, not what the installed holds in turn: TorchServe's jar, OpenVINO and the like are one component each.
 """

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from cli.bench_overload import overload
-from cli.bench_soak import soak
+from cli.bench.overload import overload
+from cli.bench.soak import soak
 
 BUILD = Path("build")
 PEERS = ("torchserve", "direct")
@@ -47,9 +47,9 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")] = False,
 ) -> None:
     """Measure how an archive is served: throughput, latency, CPU, memory and start, beside what this machine can do at most."""
-    from cli.bench_images import load_images
-    from cli.bench_run import run
-    from cli.bench_table import show
+    from cli.bench.images import load_images
+    from cli.bench.run import run
+    from cli.bench.table import show
     from serving.archive import read
 
     counts = _counts(connections)
@@ -87,7 +87,7 @@ def bench(
 
 
 def _made(arch: str, size_px: int, tell: Callable[[str], None]) -> Path:
-    from cli.bench_archive import bench_archive
+    from cli.bench.archive import bench_archive
 
     tell(f"making an archive with {arch} at {size_px} px; the first time, that takes a minute or two")
     with redirect_stdout(sys.stderr):  # what the quantiser says

@@ -46,7 +46,7 @@ def _show(result: dict[str, Any], verdicts: "Sequence[Verdict]", lines: Sequence
     from rich.console import Console
     from rich.table import Table
 
-    from cli.bench_table import WIDTH
+    from cli.bench.table import WIDTH
 
     archive, machine = result["archive"], result["machine"]
     console = Console(highlight=False)

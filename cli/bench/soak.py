@@ -35,10 +35,10 @@ def soak(
     got its label, every hostile one what it must, and no answer was 5xx but a 503 with Retry-After.
     """
     from cli.bench import progress
-    from cli.bench_images import load_images
-    from cli.bench_plots import draw_soak
-    from cli.bench_run import facts, ours, right_answers
-    from cli.bench_verdicts import finish
+    from cli.bench.images import load_images
+    from cli.bench.plots import draw_soak
+    from cli.bench.run import facts, ours, right_answers
+    from cli.bench.verdicts import finish
     from serving.archive import read
     from serving.bench.soak import as_json as told
     from serving.bench.soak import judge

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from cli.deploy_release import Release
+    from cli.deploy.release import Release
     from serving.archive import Archive
 
-CHART = Path(__file__).parents[1] / "helm" / "slipway"
+CHART = Path(__file__).parents[2] / "helm" / "slipway"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def deploy(
     timeout: Annotated[int, typer.Option(help="Seconds within which all pods must be ready.", min=10)] = 300,
 ) -> None:
     """Install or upgrade the release that serves an archive, wait until it predicts right, and say where."""
-    from cli.deploy_release import Release, changes
+    from cli.deploy.release import Release, changes
     from serving.archive import read
 
     mar = read(archive)
@@ -70,7 +70,7 @@ def _own_values(mar: "Archive", image: str | None, uri: str | None) -> dict[str,
 
 def _bring(release: "Release", mar: "Archive", *, timeout_s: int) -> None:
     """Install it, and prove that it serves the archive; on failure say why, go back to what was there before, and exit 1."""
-    from cli.deploy_release import Failed, back, install, served_digests, test
+    from cli.deploy.release import Failed, back, install, served_digests, test
 
     try:
         install(release, timeout_s=timeout_s, say=lambda line: typer.echo(f"slipway: {line}", err=True))
@@ -92,7 +92,7 @@ def _bring(release: "Release", mar: "Archive", *, timeout_s: int) -> None:
 def _greet(release: "Release", mar: "Archive") -> None:
     from rich.console import Console
 
-    from cli.deploy_release import address
+    from cli.deploy.release import address
 
     url, forward = address(release)
     lines = [

@@ -1,4 +1,4 @@
-"""Leaves out of installed packages what serving on a CPU never opens: `python -m serving.image_trim SITE_PACKAGES`.
+"""Leaves out of installed packages what serving on a CPU never opens: `python -m serving.image.trim SITE_PACKAGES`.
 
 Only the image is trimmed, in the first stage of serving/Dockerfile. Each rule says what goes and why, and a rule that finds nothing
 is an error: then a package has changed and the rule is looked at again. The image's own start, which must answer the golden images
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.image_stand_ins import write_stand_ins
+from serving.image.stand_ins import write_stand_ins
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def matches(site: Path, rule: Rule) -> list[Path]:
     for glob in rule.globs:
         paths = [path for path in sorted(site.glob(glob)) if path.exists()]
         if not paths:
-            raise ValueError(f"nothing in {site} is {glob} any more: wanted a rule of serving/image_trim.py that fits the packages")
+            raise ValueError(f"nothing in {site} is {glob} any more: wanted a rule of serving/image/trim.py that fits the packages")
         found += paths
     return found
 

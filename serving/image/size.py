@@ -1,4 +1,4 @@
-"""The size of the image by part, against its budget: `python -m serving.image_size /`, the last step of serving/Dockerfile.
+"""The size of the image by part, against its budget: `python -m serving.image.size /`, the last step of serving/Dockerfile.
 
 Counts what a node unpacks. Exit 1 when it is more than the budget, so that an image that is too large is never made.
 """

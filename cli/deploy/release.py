@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from cli.deploy_reasons import hopeless, ready, reasons
+from cli.deploy.reasons import hopeless, ready, reasons
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMESPACE = ROOT / "k8s" / "namespace.yaml"
 TOOLS = ROOT / "build" / "tools"
 POLL_S = 2.0

@@ -38,10 +38,10 @@ def overload(
     Both the server and what loads it run on this machine and share its CPUs: the result says how much the load took.
     """
     from cli.bench import progress
-    from cli.bench_images import load_images
-    from cli.bench_plots import draw_overload
-    from cli.bench_run import facts, ours, right_answers
-    from cli.bench_verdicts import finish
+    from cli.bench.images import load_images
+    from cli.bench.plots import draw_overload
+    from cli.bench.run import facts, ours, right_answers
+    from cli.bench.verdicts import finish
     from serving.archive import read
     from serving.bench import servers
     from serving.bench.overload import judge, objective_of
