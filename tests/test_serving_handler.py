@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import struct
 import subprocess
 import sys
@@ -239,6 +240,22 @@ def test_probabilities_are_the_softmax_of_the_logits_and_belong_to_nobody_else(f
     np.testing.assert_allclose(embeddings[0], [255, 0, 0], atol=1e-4)
 
 
+@pytest.fixture
+def nice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What a worker asked for, which the process of the tests does not get."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "nice", asked.append)
+    return asked
+
+
+def test_a_worker_leaves_the_cpu_to_the_front_door_first(folder: Path, nice: list[int]) -> None:
+    level = logging.getLogger().level
+    Handler().initialize(Context(folder=folder))
+    logging.getLogger().setLevel(level)  # `initialize` made it quieter
+    assert len(nice) == 1 and nice[0] > 0
+
+
+@pytest.mark.usefixtures("nice")
 def test_several_threads_answer_as_one_does(folder: Path, handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLIPWAY_THREADS", "2")
     monkeypatch.setenv("SLIPWAY_CPUS", "2")
@@ -254,6 +271,7 @@ def test_several_threads_answer_as_one_does(folder: Path, handler: Any, monkeypa
             assert json.loads(one) == pytest.approx(json.loads(other), abs=1e-4)
 
 
+@pytest.mark.usefixtures("nice")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

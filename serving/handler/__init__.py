@@ -20,6 +20,7 @@ from . import frames
 from .arena import Arenas
 
 BATCHES = (16, 8, 4, 2, 1)  # images in one inference; other numbers are cut into these, so that every size was warmed
+NICENESS = 5  # the front door, which has the same CPUs, must take, answer and refuse while these are busy
 Answer = tuple[int, bytes]
 
 
@@ -33,6 +34,7 @@ class Handler:
         """
         folder = Path(context.system_properties["model_dir"])
         threads = int(os.environ.get("SLIPWAY_THREADS", "1"))
+        os.nice(NICENESS)
         self.open(folder, threads=threads, lone_threads=int(os.environ.get("SLIPWAY_CPUS", threads)))
         # TorchServe's worker logs two lines a request, and the JVM parses them: 0.3 ms of CPU for nothing
         logging.getLogger().setLevel(logging.WARNING)
