@@ -36,7 +36,7 @@ def test_what_a_page_links_and_fetches_exists(path: str, door: Door) -> None:
 def test_the_openapi_document_names_only_statuses_that_we_answer(door: Door) -> None:
     document = door.ask("GET", "/openapi.json").json()
     found = {status for path in document["paths"].values() for operation in path.values() for status in operation["responses"]}
-    assert found == {"200", "400", "401", "404", "408", "413", "415", "429", "500", "503"}
+    assert found == {"200", "400", "401", "404", "408", "413", "415", "429", "500", "503", "504"}
     assert sorted(document["components"]["schemas"]) == ["Classification", "Inferred", "Output", "Problem", "Result"]
 
 

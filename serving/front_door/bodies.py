@@ -12,6 +12,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 BODY_TIMEOUT_S = 30.0
+MAX_ALLOWED_MS = 600_000
 MAX_READING_BYTES = 256 << 20
 MAX_REQUEST_BYTES = 64 << 20  # of a request that may carry many images
 RAW_TYPES = (b"image/", b"application/octet-stream", b"application/x-www-form-urlencoded", b"binary/octet-stream")
@@ -153,8 +154,8 @@ def allowed_s(value: bytes | str | None) -> float | None:
         milliseconds = int(value)
     except ValueError:
         milliseconds = 0
-    if milliseconds < 1:
-        raise ApiError(400, "BadTimeout", f"got X-Request-Timeout-Ms: {value!r}, wanted a whole number of milliseconds above 0")
+    if not 1 <= milliseconds <= MAX_ALLOWED_MS:
+        raise ApiError(400, "BadTimeout", f"got X-Request-Timeout-Ms: {value!r}, wanted whole milliseconds, 1 to {MAX_ALLOWED_MS}")
     return milliseconds / 1e3
 
 

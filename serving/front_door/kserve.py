@@ -16,7 +16,7 @@ from serving.front_door.batcher import Batcher
 from serving.front_door.bodies import ClientGone, allowed_s, read_body
 from serving.front_door.errors import ApiError, unavailable
 from serving.front_door.metrics import Metrics
-from serving.front_door.problems import OF_IMAGES, problems
+from serving.front_door.problems import ALLOWED, OF_IMAGES, problems
 from serving.front_door.readiness import Readiness
 from serving.served import Served
 
@@ -114,7 +114,7 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
         summary="Classify images that come as base64",
         response_model=Inferred,
         response_model_exclude_none=True,
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _schema()}}}},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _schema()}}}, "parameters": [ALLOWED]},
         responses=problems(404, *OF_IMAGES),
     )
     async def infer(model: Model, request: Request) -> Any:

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from serving.front_door.bodies import MAX_ALLOWED_MS
+
 WHEN = {
     400: "no image, a cut one, or a request that cannot be read",
     401: "no key, or an unknown one, where keys are needed",
@@ -14,10 +16,18 @@ WHEN = {
     429: "more requests than this key may send",
     500: "a fault of the server; its log says more",
     503: "not ready, full, or a worker was lost: send it again after Retry-After",
+    504: "no answer within the time that the request allowed",
 }
 WAIT = {"Retry-After": {"description": "seconds", "schema": {"type": "string", "pattern": r"^\d+$"}}}
-OF_AN_IMAGE = (400, 413, 415, 500, 503)  # what one image may be answered
-OF_IMAGES = (400, 401, 408, 413, 415, 429, 500, 503)  # what a route that takes images may answer besides 200
+OF_AN_IMAGE = (400, 413, 415, 500, 503, 504)  # what one image may be answered
+OF_IMAGES = (400, 401, 408, 413, 415, 429, 500, 503, 504)  # what a route that takes images may answer besides 200
+
+ALLOWED = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "description": "milliseconds that the sender waits: later there is no answer, and with no hope of one there is a 503 at once",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_ALLOWED_MS},
+}
 
 
 class Problem(BaseModel):

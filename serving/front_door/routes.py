@@ -14,7 +14,7 @@ from serving.front_door.errors import ApiError, error_body, unavailable
 from serving.front_door.kserve import add_kserve
 from serving.front_door.metrics import Metrics
 from serving.front_door.page import add_page
-from serving.front_door.problems import OF_IMAGES, Problem, problems
+from serving.front_door.problems import ALLOWED, OF_IMAGES, Problem, problems
 from serving.front_door.readiness import Readiness
 from serving.front_door.results import classification
 from serving.served import Served
@@ -94,7 +94,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 def _add_state_routes(app: FastAPI, served: Served, batcher: Batcher) -> None:
     @app.get("/readyz", tags=["state"], summary="200 only while predictions are right", responses=problems(503))
-    @app.get("/healthz", tags=["state"], summary="200 while this process runs")
+    @app.get("/healthz", tags=["state"], summary="200 while this server may still come right by itself", responses=problems(503))
     @app.get("/ping", tags=["TorchServe"], summary="As TorchServe's, but Healthy only while predictions are right", responses=UNHEALTHY)
     async def probe() -> dict[str, str]:
         raise NotImplementedError(DESCRIBED)
@@ -119,7 +119,7 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
             methods=[method],
             tags=["TorchServe"],
             summary="Classify one image; label to probability, highest first",
-            openapi_extra={"requestBody": IMAGE_BODY},
+            openapi_extra={"requestBody": IMAGE_BODY, "parameters": [ALLOWED]},
             responses=problems(404, *OF_IMAGES),
             operation_id=f"{method.lower()}_predictions",
         )
@@ -128,7 +128,7 @@ def _add_image_routes(app: FastAPI, served: Served, batcher: Batcher, readiness:
         "/v1/classify",
         tags=["classify"],
         summary="Classify one image or many; an error of one image is its own",
-        openapi_extra={"requestBody": FILES_BODY},
+        openapi_extra={"requestBody": FILES_BODY, "parameters": [ALLOWED]},
         response_model=Classification,
         responses=problems(*OF_IMAGES, several=Problem | Classification),
     )
