@@ -14,9 +14,17 @@ PATIENCE_S = 200.0
 
 
 def test_every_answer_is_as_the_document_says(archive: Path, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).parent / "schemathesis"), "run", "--no-color", "--generation-deterministic"]
-    options = ["--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--continue-on-failure"]
-    hooks = {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(Path(__file__).parent)}
+    here = Path(__file__).parent
+    command = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(here / "schemathesis.toml"), "run", "--no-color"]
+    options = [
+        "--generation-deterministic",
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--max-examples",
+        str(EXAMPLES),
+        "--continue-on-failure",
+    ]
+    hooks = {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(here)}
     with serving(archive, "--workers", "1") as serve:
         serve.wait_until_ready()
         done = subprocess.run(
