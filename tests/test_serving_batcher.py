@@ -222,6 +222,7 @@ def test_a_request_that_allows_less_time_than_an_answer_takes_is_refused_at_once
 
 def test_few_large_images_fill_the_queue_as_many_small_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PENDING_BYTES", 10)
+    monkeypatch.setattr(module, "SWEEP_S", 0.0)
 
     async def scenario() -> None:
         async with running(slots=1, most=100) as (batcher, fake):

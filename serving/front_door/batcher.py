@@ -21,6 +21,7 @@ from serving.torchserve.arena import Arena
 from serving.torchserve.slot import Slot
 
 MAX_FRAME_BYTES = 8 << 20
+SWEEP_S = 0.02  # between two looks for images whose client left: one costs as much as many refusals
 MAX_PENDING_BYTES = 256 << 20
 SIZES = (2 * BATCHES[0], *BATCHES)  # of a request: what the handler infers at once, or twice that
 
@@ -67,6 +68,7 @@ class Batcher:
         self._max_batch, self._admission, self._timeout_s = max_batch, admission, timeout_s
         self.refused = 0
         self._answered_at = time.monotonic()
+        self._swept_at = 0.0
         self._on_batch = on_batch
         self._pending: deque[Job] = deque()
         self._pending_bytes = 0
@@ -145,7 +147,8 @@ class Batcher:
 
     def admit(self, count: int, size: int = 0, *, timeout_s: float | None = None) -> None:
         """Do nothing when `count` more images, of `size` bytes in all, may come; else raise ApiError 503 Full."""
-        if not self._fits(count, size):
+        if not self._fits(count, size) and (now := time.monotonic()) - self._swept_at > SWEEP_S:
+            self._swept_at = now
             self._pending = deque(job for job in self._pending if not job.answer.done())
             self._pending_bytes = sum(len(job.image) for job in self._pending)
         if not self._fits(count, size):
