@@ -102,7 +102,9 @@ def test_state_is_told_alike(runtime: Serve, archive: Path) -> None:
         ("/info", json.loads(json.dumps(served.info()))),
     ):
         answer = ask(runtime, "GET", path)
-        assert (answer.status_code, answer.json()) == (200, expected)
+        told = answer.json()
+        told.pop("objective_s", None)  # of the front door, whatever the archive is
+        assert (answer.status_code, told) == (200, expected)
 
 
 def test_hostile_images_are_refused_with_the_same_status(runtime: Serve) -> None:

@@ -21,7 +21,8 @@ def bill_of_materials(packages: str) -> dict[str, Any]:
         *(_component(name, version, f"pkg:deb/debian/{name}@{version}?arch={arch}") for name, version, arch in debian),
         *(_python(found) for found in sorted(distributions(), key=lambda found: found.name.lower())),
     ]
-    return {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": components}
+    unique = {component["purl"]: component for component in components}  # a checkout lies on the path twice
+    return {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": list(unique.values())}
 
 
 def _python(found: Distribution) -> dict[str, Any]:
