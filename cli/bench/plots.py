@@ -10,8 +10,8 @@ UNITS = {"memory_bytes": ("PSS, MiB", 1 << 20), "files": ("open files", 1), "thr
 
 
 @contextmanager
-def _rows(path: Path, *, count: int, height: float) -> Iterator[Any]:
-    """`count` axes above each other with one x axis; written to `path` as the block ends."""
+def rows(path: Path, *, count: int, height: float) -> Iterator[Any]:
+    """Axes above each other with one x axis, `count` of them; the figure is written to `path` as the block ends."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -28,7 +28,7 @@ def draw_overload(result: dict[str, Any], path: Path) -> None:
     seconds = result["open_loop"]["each_second"]
     x = range(len(seconds))
     best = max(result["before"] + result["after"], key=lambda cell: cell["throughput_rps"])
-    with _rows(path, count=2, height=5) as (rates, times):
+    with rows(path, count=2, height=5) as (rates, times):
         rates.axhline(result["rate_rps"], color=GREY, linestyle=":", label="sent")
         rates.plot(x, [one["refused"]["count"] for one in seconds], color=RED, label="refused: 503 and Retry-After")
         rates.plot(x, [one["right"]["count"] for one in seconds], color=BLUE, label="answered right")
@@ -47,7 +47,7 @@ def draw_soak(result: dict[str, Any], path: Path) -> None:
     samples = result["samples"]
     minutes = [at / 60 for at in samples["at_s"]]
     half = len(minutes) // 2
-    with _rows(path, count=3, height=6) as axes:
+    with rows(path, count=3, height=6) as axes:
         for axis, (figure, (unit, scale)) in zip(axes, UNITS.items(), strict=True):
             values = [value / scale for value in samples[figure]]
             axis.plot(minutes, values, color=BLUE, linewidth=1)
