@@ -59,6 +59,7 @@ def serve(
     drain_delay: Annotated[
         float, typer.Option(help="Seconds for which requests are still taken after SIGTERM; in a cluster, about 5.", min=0, max=600)
     ] = 0.0,
+    digest: Annotated[str | None, typer.Option(help="sha256 that the archive must have, else it is not served. Default: any.")] = None,
     log: Annotated[Form, typer.Option(help="Lines for people, or JSON for programs, on standard error.")] = Form.text,
     workers: Annotated[int | None, typer.Option(help="TorchServe workers. Default: from the CPU limit.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one worker. Default: from the CPU limit.")] = None,
@@ -74,6 +75,8 @@ def serve(
 
     plan = make_plan(cpu_limit(), workers=workers, threads=threads)
     served = open_archive(archive)
+    if digest not in (None, served.digest):
+        raise ValueError(f"got {archive} with sha256 {served.digest}, wanted {digest}: this is another archive than was meant")
     if runtime is Runtime.flask and (internal_port is not None or admin_port is not None or keys is not None or drain_delay):
         raise ValueError("--internal-port, --admin-port, --keys and --drain-delay are the front door's: leave them out, or take torchserve")
     if (admin_port is None) != (admin_keys is None):

@@ -86,6 +86,15 @@ def test_the_arguments_are_those_of_the_server(objects):
         assert parse_slipway([str(argument) for argument in shlex.split(" ".join(arguments))]) == "serve"
 
 
+def test_a_track_serves_no_other_archive_than_the_one_that_it_names():
+    other = "f" * 64
+    objects = render({"model": {"digest": DIGEST}, "canary": {"enabled": True, "model": {"digest": other}}})
+    assert f"--digest={DIGEST}" in server(objects)["containers"][0]["args"]
+    canary = one(objects, "Deployment", "demo-canary")["spec"]["template"]["spec"]
+    assert f"--digest={other}" in canary["containers"][0]["args"]
+    assert not any(argument.startswith("--digest") for argument in server(render())["containers"][0]["args"])
+
+
 def test_the_objectives_that_may_be_set_are_buckets_of_the_histogram():
     import json
 

@@ -67,7 +67,6 @@ class Cluster:
             ("get pods", 0, json.dumps({"items": [pod(ready=True)]})),
             ("get events", 0, '{"items": []}'),
             ("get httproute", 0, ""),
-            ("exec", 0, digest(self.archive)),
             ("logs", 0, "one\ntwo"),
             ("helm history", 0, HISTORY),
             ("helm status", 0, '{"info": {"status": "deployed"}}'),
@@ -183,12 +182,19 @@ def test_a_failed_first_installation_is_left_to_be_looked_at(cluster):
     assert not any("rollback" in line for line, _ in cluster.asked())
 
 
-def test_an_image_with_another_archive_is_not_deployed(cluster):
-    cluster.answers(("exec", 0, "ab" * 32))
+def test_a_secret_that_is_not_there_is_said_before_anything_changes(cluster):
+    volumes = "[{name: keys, secret: {secretName: line-keys}}]"
+    manifest = f"kind: Deployment\nmetadata: {{name: colours-stable}}\nspec: {{template: {{spec: {{volumes: {volumes}}}}}}}\n"
+    cluster.answers(("helm template", 0, manifest), ("get secret line-keys", 0, ""))
     done = cluster.deploy("--image", "colours:1")
-    assert done.exit_code == 1
-    assert "the pods serve the archive abababababab, not " in done.stderr
-    assert "--build-arg ARCHIVE=" in done.stderr
+    assert isinstance(done.exception, OSError)
+    assert "slipway has no Secret line-keys" in str(done.exception)
+    assert "kubectl create secret generic line-keys --from-file=keys --namespace slipway" in str(done.exception)
+    assert not any("helm upgrade" in line for line, _ in cluster.asked())
+    cluster.answers(("helm template", 0, manifest), ("get secret line-keys", 0, "secret/line-keys"))
+    assert cluster.deploy("--image", "colours:1").exit_code == 0
+    cluster.answers(("helm template", 0, manifest), ("get secret line-keys", 1, "Error from server (Forbidden)"))
+    assert cluster.deploy("--image", "colours:1").exit_code == 0
 
 
 def test_a_failing_test_of_the_chart_fails_the_deployment(cluster):
@@ -265,15 +271,29 @@ def test_each_way_not_to_be_ready_has_its_words():
         "message": 'pods "x" is forbidden: exceeded quota: slipway',
         "involvedObject": {"kind": "ReplicaSet", "name": "colours-stable-7"},
     }
-    lines = reasons(pods, [event, event], lambda name, previous: [f"log of {name}"])
+    lines = reasons(pods, [event, event], lambda name, container, previous: [f"log of {container} in {name}"])
     assert lines == [
         "a: the image registry/colours:1 cannot be had: Container image is not present with pull policy of Never",
         "b finds no node: 0/2 nodes: Insufficient cpu",
         "c: slipway needed more memory than its limit (OOMKilled): raise resources.limits.memory",
         "d: slipway runs, but is not ready; its last words:",
-        "  | log of d",
+        "  | log of slipway in d",
         'replicaset colours-stable-7: pods "x" is forbidden: exceeded quota: slipway',
     ]
+
+
+def test_the_last_words_are_those_of_the_container_that_ended():
+    done = pod("a", ready=False, state={"waiting": {"reason": "PodInitializing"}})
+    fetch = {"name": "fetch", "image": "registry/colours:1", "state": {"terminated": {"exitCode": 1}}}
+    done["status"]["initContainerStatuses"] = [fetch]
+    lines = reasons([done], [], lambda name, container, previous: [f"{container} said in {name}, before: {previous}"])
+    assert lines == ["a: fetch ended with exit code 1; its last words:", "  | fetch said in a, before: False"]
+
+
+@pytest.mark.parametrize(("code", "never"), [(2, True), (1, False)])
+def test_what_serve_was_given_does_not_mend_by_waiting(code, never):
+    assert hopeless(pod(ready=False, state={"terminated": {"exitCode": code}})) is never
+    assert hopeless(pod(ready=False, lastState={"terminated": {"exitCode": code}})) is never
 
 
 @pytest.mark.parametrize(

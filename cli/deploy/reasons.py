@@ -6,10 +6,11 @@ from typing import Any
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 NEVER = {"ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "ImagePullBackOff"}
 MAX_RESTARTS = 2  # the first one may be somebody else's fault
+ITS_OWN_FAULT = 2  # exit code of `slipway serve` for what it was given: an archive, an option
 MAX_EVENTS = 3
 LOG_LINES = 5
 
-Log = Callable[[str, bool], list[str]]
+Log = Callable[[str, str, bool], list[str]]
 
 
 def ready(pod: dict[str, Any]) -> bool:
@@ -19,13 +20,18 @@ def ready(pod: dict[str, Any]) -> bool:
 
 def hopeless(pod: dict[str, Any]) -> bool:
     """Whether waiting longer would not make it ready."""
-    return any(_waiting(status).get("reason") in NEVER or status.get("restartCount", 0) >= MAX_RESTARTS for status in _containers(pod))
+    return any(
+        _waiting(status).get("reason") in NEVER
+        or status.get("restartCount", 0) >= MAX_RESTARTS
+        or _ended(status).get("exitCode") == ITS_OWN_FAULT
+        for status in _containers(pod)
+    )
 
 
 def reasons(pods: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], log: Log) -> list[str]:
     """A line or more for each pod that is not ready, then what the cluster warned of besides; the same line once.
 
-    `log` gives the last lines of a pod's log, of the container that ended before this one when it is told so.
+    `log` gives the last lines of a container of a pod, of the one that ended before this one when it is told so.
     """
     lines = [line for pod in pods if not ready(pod) for line in _of_pod(pod, log)]
     known = " ".join(lines)
@@ -43,19 +49,19 @@ def _of_pod(pod: dict[str, Any], log: Log) -> Iterator[str]:
             yield f"{name} finds no node: {condition.get('message', 'no reason given')}"
     for status in _containers(pod):
         waiting = _waiting(status)
-        ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
+        ended = _ended(status)
         if waiting.get("reason") in NO_IMAGE:
             yield f"{name}: the image {status['image']} cannot be had: {waiting.get('message', waiting['reason'])}"
-        elif ended and ended.get("reason") == "OOMKilled":
+        elif ended.get("reason") == "OOMKilled":
             yield f"{name}: {status['name']} needed more memory than its limit (OOMKilled): raise resources.limits.memory"
-        elif ended and ended.get("exitCode"):
+        elif ended.get("exitCode"):
             yield f"{name}: {status['name']} ended with exit code {ended['exitCode']}; its last words:"
-            yield from _last(log(name, "terminated" not in status.get("state", {})))
+            yield from _last(log(name, status["name"], "terminated" not in status.get("state", {})))
         elif waiting.get("message"):
             yield f"{name}: {waiting['message']}"
         elif "running" in status.get("state", {}) and not status.get("ready"):
             yield f"{name}: {status['name']} runs, but is not ready; its last words:"
-            yield from _last(log(name, False))
+            yield from _last(log(name, status["name"], False))
 
 
 def _last(lines: Sequence[str]) -> Iterator[str]:
@@ -65,6 +71,11 @@ def _last(lines: Sequence[str]) -> Iterator[str]:
 def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
     status = pod.get("status", {})
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _ended(status: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated") or {}
+    return found
 
 
 def _waiting(status: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ POLL_S = 2.0
 CALL_S = 60.0
 PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 TEST_S = 300.0
-DIGEST = "import json, urllib.request as u; print(json.load(u.urlopen('http://127.0.0.1:8080/info', timeout=10))['digest'])"
 
 
 class Failed(RuntimeError):
@@ -125,7 +124,7 @@ def install(release: Release, *, timeout_s: int, say: Callable[[str], None]) -> 
     if not release.kubectl("get", "namespace", release.namespace, "--ignore-not-found", "--output", "name"):
         manifest = NAMESPACE.read_text().replace(": slipway\n", f": {release.namespace}\n")
         call("kubectl", "create", "--filename", "-", own=manifest)
-    release.helm("template", release.name, str(release.chart), *release.values(), own=json.dumps(release.own))
+    _check_secrets(release, release.helm("template", release.name, str(release.chart), *release.values(), own=json.dumps(release.own)))
     if json.loads(release.helm("status", release.name, "--output", "json", check=False) or "{}").get("info", {}).get("status") in PENDING:
         raise OSError(f"{release.name} is being changed by somebody else, or by a helm that was killed: wait, or `helm rollback` it first")
     before = {pod["metadata"]["name"] for pod in release.pods()}
@@ -136,8 +135,26 @@ def install(release: Release, *, timeout_s: int, say: Callable[[str], None]) -> 
     if helm.returncode:
         pods = release.pods()
         new = [pod for pod in pods if pod["metadata"]["name"] not in before]
-        why = reasons(new or pods, _warnings(release), lambda pod, previous: _log(release, pod, previous=previous))
+        why = reasons(new or pods, _warnings(release), lambda pod, container, previous: _log(release, pod, container, previous=previous))
         raise Failed([*why, *helm.stdout.read().strip().splitlines()[-1:]])
+
+
+def _check_secrets(release: Release, manifest: str) -> None:
+    """Nothing, when the namespace has the Secrets that the pods of a manifest mount, or does not show them to the caller.
+
+    Raises: OSError for one that is not there: pods would wait for it until the time is over.
+    """
+    pods = (
+        document["spec"]["template"]["spec"] for document in yaml.safe_load_all(manifest) if document and document["kind"] == "Deployment"
+    )
+    for name in {volume["secret"]["secretName"] for pod in pods for volume in pod["volumes"] if "secret" in volume}:
+        try:
+            found = release.kubectl("get", "secret", name, "--ignore-not-found", "--output", "name")
+        except OSError:
+            continue
+        if not found:
+            make = f"kubectl create secret generic {name} --from-file=keys --namespace {release.namespace}"
+            raise OSError(f"{release.namespace} has no Secret {name}, which the values name: `slipway key` makes its file, then {make}")
 
 
 @contextmanager
@@ -172,12 +189,6 @@ def _progress(release: Release, helm: "subprocess.Popen[str]", old: set[str], *,
         if any(map(hopeless, pods)):
             return
         time.sleep(POLL_S)
-
-
-def served_digests(release: Release) -> list[str]:
-    """The sha256 of the archive that each pod says it serves."""
-    names = [pod["metadata"]["name"] for pod in release.pods() if pod["metadata"]["labels"].get("track") == "stable"]
-    return [release.kubectl("exec", name, "--container", "slipway", "--", "python3", "-c", DIGEST).strip() for name in names]
 
 
 def test(release: Release) -> None:
@@ -226,6 +237,6 @@ def _warnings(release: Release) -> list[dict[str, Any]]:
     return [event for event in events if event["involvedObject"]["name"].startswith(f"{release.name}-")]
 
 
-def _log(release: Release, pod: str, *, previous: bool) -> list[str]:
+def _log(release: Release, pod: str, container: str, *, previous: bool) -> list[str]:
     options = ["--previous"] if previous else []
-    return release.kubectl("logs", pod, "--container", "slipway", "--tail", "15", *options, check=False).splitlines()
+    return release.kubectl("logs", pod, "--container", container, "--tail", "15", *options, check=False).splitlines()

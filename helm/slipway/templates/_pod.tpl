@@ -85,6 +85,9 @@ containers:
       - --drain-delay={{ $values.drainDelaySeconds }}
       - --objective={{ $values.latencyObjectiveSeconds }}
       - --log={{ $values.logFormat }}
+      {{- with $runs.model.digest }}
+      - --digest={{ . }}
+      {{- end }}
       {{- if $values.keys.existingSecret }}
       - --keys=/keys/keys
       {{- end }}
