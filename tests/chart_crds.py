@@ -58,7 +58,7 @@ SPECS: dict[tuple[str, str], Schema] = {
             "advanced": closed(
                 {"horizontalPodAutoscalerConfig": closed({"name": STRING, "behavior": closed({"scaleUp": SCALING, "scaleDown": SCALING})})}
             ),
-            "triggers": many(closed({"type": STRING, "metricType": {"enum": ["AverageValue", "Value"]}, "metadata": TEXTS})),
+            "triggers": many(closed({"type": STRING, "metricType": {"enum": ["AverageValue", "Value", "Utilization"]}, "metadata": TEXTS})),
         }
     ),
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): closed(

@@ -49,11 +49,24 @@ def test_every_autoscaler_reads_the_gauge_of_requests_in_flight():
     target = {"type": "AverageValue", "averageValue": "9"}
     for provider, name in (("prometheus-adapter", metric), ("hpa-gmp", f"prometheus.googleapis.com|{metric}|gauge")):
         values = {**TOGGLES[provider], "autoscaling": {"provider": provider, "inFlightPerPod": 9}}
-        (read,) = of_kind(render(values), "HorizontalPodAutoscaler")[0]["spec"]["metrics"]
+        _, read = of_kind(render(values), "HorizontalPodAutoscaler")[0]["spec"]["metrics"]
         assert read == {"type": "Pods", "pods": {"metric": {"name": name}, "target": target}}
-    (trigger,) = of_kind(render(TOGGLES["keda"]), "ScaledObject")[0]["spec"]["triggers"]
+    trigger, _ = of_kind(render(TOGGLES["keda"]), "ScaledObject")[0]["spec"]["triggers"]
     assert f'{metric}{{namespace="shop", job="demo", track="stable"}}' in trigger["metadata"]["query"]
     assert trigger["metricType"] == "AverageValue" and trigger["metadata"]["threshold"] == "6"
+
+
+def test_every_autoscaler_keeps_the_pods_that_the_cpu_in_use_wants():
+    target = {"type": "Utilization", "averageUtilization": 70}
+    for provider in SCALED:
+        values = {**TOGGLES[provider], "autoscaling": {**TOGGLES[provider]["autoscaling"], "cpuPercent": 70}}
+        (scaler,) = [found for found in render(values) if found["kind"] in SCALED.values()]
+        if scaler["kind"] == "ScaledObject":
+            *_, trigger = scaler["spec"]["triggers"]
+            assert trigger == {"type": "cpu", "metricType": "Utilization", "metadata": {"value": "70", "containerName": "slipway"}}
+        else:
+            read, *_ = scaler["spec"]["metrics"]
+            assert read["containerResource"] == {"name": "cpu", "container": "slipway", "target": target}
 
 
 def test_the_series_that_keda_asks_for_carry_the_labels_that_the_pod_monitor_gives():
