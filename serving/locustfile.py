@@ -1,4 +1,4 @@
-"""A load test by Locust, with an image mix like users', three shapes, and an exit status.
+"""A load test by Locust, with an image mix like users', four shapes, and an exit status.
 
     locust -f serving/locustfile.py --headless --host http://127.0.0.1:8080 --load-shape spike --peak 20 --seconds 60 \
         --html build/load.html --report build/load.json
@@ -18,6 +18,7 @@ from locust import LoadTestShape, constant_pacing, events, task
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 from locust.env import Environment
 from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from serving.load_ledger import Ledger, Objective
 
@@ -28,6 +29,7 @@ SEVERAL = 4  # images of a request that classifies more than one
 NO_IMAGE = b"this is no image"
 FINISH_S = 30  # requests on their way at the end are awaited so long
 SPAWN_RATE = 100
+SHAPES = ("step", "soak", "spike", "crowd")
 
 log = logging.getLogger("slipway.load")
 
@@ -44,7 +46,7 @@ class Run:
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("Slipway")
-    group.add_argument("--load-shape", choices=("step", "soak", "spike"), default="step", help="Five steps up, all at once, or a burst")
+    group.add_argument("--load-shape", choices=SHAPES, default="step", help="Five steps up, all at once, a burst, or a crowd that stays")
     group.add_argument("--peak", type=int, default=20, help="Users at the peak; each sends its next request when it has an answer")
     group.add_argument("--seconds", type=int, default=60, help="Length of the test")
     group.add_argument("--pace", type=float, default=0.0, help="Seconds from one request of a user to its next; 0 for none between")
@@ -91,7 +93,7 @@ def _load(folder: str) -> dict[str, bytes]:
 
 
 class Shape(LoadTestShape):
-    """Users over time: `step` climbs to the peak in five, `soak` stays there, `spike` is there for the middle fifth."""
+    """Users over time: `step` climbs to the peak in five, `soak` stays there, `spike` is there for a fifth, `crowd` for half of it."""
 
     def tick(self) -> tuple[int, float] | None:
         """Users just now, and how quickly they come; None at the end."""
@@ -102,7 +104,9 @@ class Shape(LoadTestShape):
         if share >= 1:
             return None
         fifth = int(share * 5)
-        height = {"step": (fifth + 1) / 5, "soak": 1.0, "spike": 1.0 if fifth == 2 else 0.2}[options.load_shape]
+        crowded = 0.1 <= share < 0.6  # what comes before and after fills a fraction of a pod
+        heights = {"step": (fifth + 1) / 5, "soak": 1.0, "spike": 1.0 if fifth == 2 else 0.2, "crowd": 1.0 if crowded else 0.1}
+        height = heights[options.load_shape]
         return max(1, round(options.peak * height)), SPAWN_RATE
 
 
@@ -113,6 +117,13 @@ class Caller(FastHttpUser):
         """Seconds until the next request."""
         pace: float = constant_pacing(self.environment.parsed_options.pace)(self)
         return pace
+
+    def stop(self, force: bool = False) -> bool:
+        """False: the user ends after its wait or its answer. Locust kills who waits, also who has just woken and asked."""
+        if force:
+            return bool(super().stop(force=True))
+        self._state = LOCUST_STATE_STOPPING
+        return False
 
     def on_start(self) -> None:
         """Learn the model's name."""

@@ -45,7 +45,7 @@ def images(tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("shape", ["step", "soak", "spike"])
+@pytest.mark.parametrize("shape", ["step", "soak", "spike", "crowd"])
 def test_every_request_is_answered_once_and_right(server, images, tmp_path, shape):
     code, report, log = load(server, tmp_path, "--load-shape", shape, "--images", images, "--objective-p99", "5")
     assert code == 0, log
@@ -53,6 +53,12 @@ def test_every_request_is_answered_once_and_right(server, images, tmp_path, shap
     assert set(report["outcomes"]) == {"right"}
     assert report["requests"] > 20
     assert "<html" in (tmp_path / "load.html").read_text()
+
+
+def test_users_who_wake_as_the_load_ends_ask_for_nothing_that_they_do_not_await(server, images, tmp_path):
+    code, report, log = load(server, tmp_path, "--load-shape", "soak", "--seconds", "3", "--pace", "0.504", "--images", images)
+    assert code == 0, log
+    assert set(report["outcomes"]) == {"right"}
 
 
 def test_an_objective_that_is_not_kept_is_the_exit_status(server, images, tmp_path):
