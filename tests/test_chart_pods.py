@@ -90,9 +90,13 @@ def test_a_track_serves_no_other_archive_than_the_one_that_it_names():
     other = "f" * 64
     objects = render({"model": {"digest": DIGEST}, "canary": {"enabled": True, "model": {"digest": other}}})
     assert f"--digest={DIGEST}" in server(objects)["containers"][0]["args"]
-    canary = one(objects, "Deployment", "demo-canary")["spec"]["template"]["spec"]
-    assert f"--digest={other}" in canary["containers"][0]["args"]
-    assert not any(argument.startswith("--digest") for argument in server(render())["containers"][0]["args"])
+    assert f"--digest={other}" in server(objects, "canary")["containers"][0]["args"]
+    for canary in ({"image": {"tag": "next"}}, {"model": {"path": "/models/next.mar"}}):
+        objects = render({"model": {"digest": DIGEST}, "canary": {"enabled": True, **canary}})
+        assert not any(argument.startswith("--digest") for argument in server(objects, "canary")["containers"][0]["args"])
+    fetched = {"source": "gcs", "uri": "gs://models/steel.mar", "digest": DIGEST}
+    objects = render({"model": fetched, "canary": {"enabled": True, "image": {"tag": "next"}}})
+    assert f"--digest={DIGEST}" in server(objects, "canary")["containers"][0]["args"], "another image fetches the same archive"
 
 
 def test_the_objectives_that_may_be_set_are_buckets_of_the_histogram():

@@ -18,14 +18,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 stable{{ if .Values.canary.enabled }} canary{{ end }}
 {{- end }}
 
-{{/* What a track runs, as JSON: the keys image and model of the values, with the canary's own ones laid over. */}}
+{{/*
+What a track runs, as JSON: the keys image and model of the values, with the canary's own ones laid over. The stable track's digest is
+not another model's, nor that of what another image holds.
+*/}}
 {{- define "slipway.runs" -}}
 {{- $image := deepCopy .root.Values.image }}
 {{- $model := deepCopy .root.Values.model }}
 {{- if eq .track "canary" }}
 {{- $own := .root.Values.canary }}
 {{- if or $own.image.tag $own.image.digest }}{{ $image = omit $image "tag" "digest" }}{{ end }}
-{{- if $own.model }}{{ $model = omit $model "digest" }}{{ end }}
+{{- if or $own.model (and $own.image (eq $model.source "baked")) }}{{ $model = omit $model "digest" }}{{ end }}
 {{- $image = mergeOverwrite $image (deepCopy $own.image) }}
 {{- $model = mergeOverwrite $model (deepCopy $own.model) }}
 {{- end }}
