@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import floor
 
 MAX_WORKERS = 4
-MAX_BATCH = 32
+MAX_BATCH = 16
 IMAGES_PER_CPU = 128
 
 

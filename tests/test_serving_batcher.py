@@ -73,7 +73,8 @@ async def running(**settings: Any) -> AsyncIterator[tuple[Batcher, FakeTorchServ
         most = settings.pop("most", 100)
         first = settings.pop("first", most)
         admission = Admission(2.0, first=first, least=first, most=most)
-        batcher = Batcher(Path(folder) / "s", "m", **{"slots": 3, "max_batch": 8, "admission": admission, "timeout_s": 5.0} | settings)
+        usual = {"workers": settings.get("slots", 3), "slots": 3, "max_batch": 8, "admission": admission, "timeout_s": 5.0}
+        batcher = Batcher(Path(folder) / "s", "m", **usual | settings)
         await batcher.open()
         try:
             yield batcher, fake
@@ -110,8 +111,36 @@ def test_a_crowd_is_shared_out_evenly_over_the_slots() -> None:
             assert [json.loads((await answer).body) for answer in answers] == [str(number) for number in range(24)]
             assert len(fake.batches) < 10
             assert max(map(len, fake.batches)) == 8
-            assert sum(meta["alone"] for meta in fake.metas) == 1  # the first one, before the others came
+            assert sum(meta["alone"] for meta in fake.metas[:3]) == 1  # the first one, before the others came
             assert batcher.pending == batcher.in_flight == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_would_wait_for_a_worker_waits_here_until_it_is_a_share() -> None:
+    async def scenario() -> None:
+        async with running(workers=2, slots=3) as (batcher, fake):
+            fake.gate.clear()
+            answers = [batcher.submit(b"x") for _ in range(3)]
+            await until(lambda: len(fake.batches) == 2)
+            assert batcher.pending == 1  # both workers have one, and a share of four images in the system is two
+            answers.append(batcher.submit(b"x"))
+            await until(lambda: len(fake.batches) == 3)
+            assert [len(batch) for batch in fake.batches] == [1, 1, 2]
+            fake.gate.set()
+            await asyncio.gather(*answers)
+
+    asyncio.run(scenario())
+
+
+def test_senders_who_come_again_at_once_go_together_and_another_waits_for_nobody() -> None:
+    async def scenario() -> None:
+        async with running(workers=1, slots=2) as (batcher, fake):
+            await asyncio.gather(*batcher.submit_all([b"x"] * 4))
+            await asyncio.gather(*(batcher.submit(b"y") for _ in range(4)))
+            assert [len(batch) for batch in fake.batches] == [4, 4]
+            await batcher.submit(b"z")
+            assert [len(batch) for batch in fake.batches] == [4, 4, 1]
 
     asyncio.run(scenario())
 

@@ -19,6 +19,7 @@ class Server(ThreadingHTTPServer):
     """Answers with the label of the body that it got; how, a test may change."""
 
     daemon_threads = True
+    request_queue_size = 512
     label_of = staticmethod(lambda body: IMAGES[body])
     status = 200
     pieces = 1

@@ -301,12 +301,12 @@ def test_bytes_of_any_kind_of_buffer_decode_alike() -> None:
 def test_mutated_images_raise_nothing_else_and_agree_with_pillow() -> None:
     slowest = 0.0
     for body in hostile.hostile(3000, seed=7):
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             refused = decode(body.content, TO).shape != (32, 32, 3)
         except BadImage as error:
             refused = True
             assert error.status in (400, 413, 415)
-        slowest = max(slowest, time.perf_counter() - started)
+        slowest = max(slowest, time.process_time() - started)
         assert refused == body.refused, body.name
     assert slowest < 2.0

@@ -12,9 +12,9 @@ import pytest
 
 from serving.front_door.admin import Admin
 from serving.front_door.application import FrontDoor
-from serving.front_door.batcher import Answer
 from serving.front_door.bodies import Reading, form_parts
 from serving.front_door.errors import ApiError, unavailable
+from serving.front_door.jobs import Answer
 from serving.front_door.keys import Keys
 from serving.front_door.metrics import Metrics
 from serving.front_door.readiness import Readiness

@@ -10,6 +10,7 @@ import pytest
 from test_serving_front_door import Door, problem
 
 from serving.front_door import keys as module
+from serving.front_door.application import FrontDoor
 from serving.front_door.errors import ApiError
 from serving.front_door.keys import Keys, new_key, read_keys
 
@@ -127,7 +128,7 @@ def test_a_made_key_is_admitted_by_its_line_and_no_two_are_alike(tmp_path: Path)
 @pytest.mark.parametrize("path", ["/predictions/steel", "/v1/classify"])
 def test_images_need_a_key_and_probes_do_not(file: Path, path: str) -> None:
     door = Door()
-    door.app._keys = Keys(file)
+    door.app = FrontDoor(door.served, door.batcher, door.readiness, door.metrics, keys=Keys(file))  # type: ignore[arg-type]
     assert problem(door.ask("POST", path, content=b"jpeg")) == (401, "NoKey")
     assert problem(door.ask("POST", path, content=b"jpeg", headers={"x-api-key": "guess"})) == (401, "WrongKey")
     assert door.batcher.images == []

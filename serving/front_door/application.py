@@ -13,11 +13,13 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from itertools import count
 from typing import Any
 
-from serving.front_door.batcher import Answer, Batcher
-from serving.front_door.bodies import MAX_REQUEST_BYTES, ClientGone, Reading, Receive, allowed_s, images_of, read_body
-from serving.front_door.errors import ApiError, error_body, unavailable
+from serving.front_door.batcher import Batcher
+from serving.front_door.bodies import MAX_REQUEST_BYTES, ClientGone, Reading, Receive
+from serving.front_door.errors import ApiError, error_body
+from serving.front_door.jobs import Answer
 from serving.front_door.keys import Keys
 from serving.front_door.metrics import CONTENT_TYPE, Metrics
+from serving.front_door.predictions import METHODS, PREFIX, Predictions
 from serving.front_door.readiness import Readiness
 from serving.served import Served
 
@@ -25,11 +27,11 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Ask = Callable[[], Awaitable[tuple[int, bytes]]]  # TorchServe's status and body
+Headers = list[tuple[bytes, bytes]]
+Refusal = tuple[int, Headers, bytes]
 
-PREDICTIONS = "/predictions/"
 STUCK_S = 90.0  # longer than TorchServe takes to replace a worker that hangs
-READ_HEADERS = frozenset({b"content-length", b"content-type", b"x-request-id", b"authorization", b"x-api-key", b"x-request-timeout-ms"})
-FORM_OVERHEAD_BYTES = 4096
+ADMITTED = "slipway.admitted"  # where a scope says that `refusal` has let it in
 log = logging.getLogger(__name__)
 
 
@@ -59,15 +61,15 @@ class FrontDoor:
         self._rest: App | None = None
         self._probes = {"/readyz": self._readyz, "/healthz": self._healthz, "/ping": self._ping}
         self._digest = served.short_digest.encode()
-        self._paths = frozenset({f"{PREDICTIONS}{served.name}", f"{PREDICTIONS}{served.name}/{served.version}"})
+        self._predictions = Predictions(served, batcher, readiness, self._reading, keys)
         self._ids = (f"{prefix}{number:x}".encode() for prefix in [secrets.token_hex(6)] for number in count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
         path = scope["path"] if scope["type"] == "http" else ""
-        if self._admin is not None and scope["server"][1] == self._admin[0]:
+        if self._admin is not None and self._is_admin(scope):
             await self._admin[1](scope, receive, send)
-        elif path.startswith(PREDICTIONS):
+        elif path.startswith(PREFIX):
             await self._predict(scope, receive, send)
         elif path.startswith("/metrics") and self._internal_port in (None, scope["server"][1]):
             await self._tell_metrics(path, scope, receive, send)
@@ -99,7 +101,7 @@ class FrontDoor:
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, started, status = self._taking_images.get(scope.get("path", "")), time.perf_counter(), 500
         headers = dict(scope.get("headers", ()))
-        request_id, length = self._request_id(headers.get(b"x-request-id")), headers.get(b"content-length")
+        request_id, length = _request_id(scope) or next(self._ids), headers.get(b"content-length")
 
         async def send_named(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -141,15 +143,28 @@ class FrontDoor:
     def _ping(self) -> Answer:
         return Answer(200, _json({"status": "Healthy"})) if self._readiness.ready else Answer(503, _json({"status": "Unhealthy"}))
 
+    def refusal(self, scope: Scope) -> Refusal | None:
+        """What a prediction is refused with before its body is read; None for one that is let in, and for all other requests."""
+        if not scope["path"].startswith(PREFIX) or scope["method"] not in METHODS or self._is_admin(scope) or self._readiness.draining:
+            return None
+        started = time.perf_counter()
+        try:
+            scope[ADMITTED] = self._predictions.admit(scope)
+        except ApiError as error:
+            self._metrics.request("predictions", error.status, time.perf_counter() - started)
+            return error.status, self._headers(error.body, _request_id(scope) or next(self._ids), error.headers.items()), error.body
+        return None
+
+    def _is_admin(self, scope: Scope) -> bool:
+        return self._admin is not None and scope["server"][1] == self._admin[0]
+
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = {name: value for name, value in scope["headers"] if name in READ_HEADERS}
-        request_id, started = self._request_id(given.get(b"x-request-id")), time.perf_counter()
+        request_id, started = _request_id(scope) or next(self._ids), time.perf_counter()
         self._metrics.in_flight += 1
         extra: Iterable[tuple[str, str]] = ()
         try:
-            if self._keys is not None:
-                self._keys.admit(given.get(b"authorization"), given.get(b"x-api-key"))
-            answer = await self._answer(scope, receive, given)
+            admitted = scope.get(ADMITTED) or self._predictions.admit(scope)
+            answer = await self._predictions.answer(admitted, receive, scope.get("slipway.connection"))
         except ClientGone:
             return
         except ApiError as error:
@@ -175,57 +190,30 @@ class FrontDoor:
     ) -> None:
         if answer.status == 503 and not extra:
             extra = (("retry-after", "1"),)
-        headers = [
-            (b"content-type", content_type),
-            (b"content-length", b"%d" % len(answer.body)),
-            *self._named(request_id),
-        ]
-        headers.extend((name.encode(), value.encode()) for name, value in extra)
+        headers = self._headers(answer.body, request_id, extra, content_type)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Scope, receive: Receive, given: dict[bytes, bytes]) -> Answer:
-        if scope["path"] not in self._paths:
-            wanted = f"{PREDICTIONS}{self._served.name}"
-            raise ApiError(404, "UnknownModel", f"got {scope['path']}, this server has {wanted} in version {self._served.version}")
-        if scope["method"] not in ("POST", "PUT"):
-            raise ApiError(
-                405, "MethodNotAllowed", f"got {scope['method']}, wanted POST or PUT with an image as body", headers={"allow": "POST, PUT"}
-            )
-        if not self._readiness.open:
-            raise unavailable("NotReady", f"{self._readiness.reason}: send the image again when /readyz answers 200")
-        timeout_s = allowed_s(given.get(b"x-request-timeout-ms"))
-        self._batcher.admit(1, timeout_s=timeout_s)
-        length, content_type = given.get(b"content-length"), given.get(b"content-type", b"")
-        is_form = content_type.startswith(b"multipart/")
-        size, most = int(length) if length else None, self._served.max_image_bytes + FORM_OVERHEAD_BYTES * is_form
-        with self._reading.room(size, most):
-            body = await read_body(receive, size, most)
-        if is_form or content_type:
-            body = images_of(content_type, body, fields=("data", "body", "file"))[0].data
-        answer = self._batcher.submit(body, timeout_s=timeout_s)
-        connection = scope.get("slipway.connection")
-        if connection is None:
-            return await answer
-        connection.awaited = answer
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            if connection.gone:
-                raise ClientGone from None
-            raise
-        finally:
-            connection.awaited = None
+    def _headers(
+        self, body: bytes, request_id: bytes, extra: Iterable[tuple[str, str]], content_type: bytes = b"application/json"
+    ) -> Headers:
+        return [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            *self._named(request_id),
+            *((name.encode(), value.encode()) for name, value in extra),
+        ]
 
     def _named(self, request_id: bytes) -> list[tuple[bytes, bytes]]:
         """Headers of every answer. While stopping, clients are told to connect anew, to a server that stays."""
         headers = [(b"x-request-id", request_id), (b"x-slipway-digest", self._digest)]
         return [*headers, (b"connection", b"close")] if self._readiness.draining else headers
 
-    def _request_id(self, given: bytes | None) -> bytes:
-        if given and len(given) <= 128 and given.isascii() and given.decode("latin-1").isprintable():
-            return given
-        return next(self._ids)
+
+def _request_id(scope: Scope) -> bytes | None:
+    """The caller's own name for its request, unless it is no name."""
+    given: bytes | None = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+    return given if given and len(given) <= 128 and given.isascii() and given.decode("latin-1").isprintable() else None
 
 
 def _json(value: dict[str, str]) -> bytes:

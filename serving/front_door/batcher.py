@@ -1,8 +1,8 @@
 """The queue in front of TorchServe: images wait here, and go to it several in one request, as soon as one of few slots is free.
 
 TorchServe batches only what waits in its own queue, and pays for each request in the JVM and in the worker protocol. Here a request of
-TorchServe carries what is fair: the images in the system divided by the slots. So a lone image goes at once and alone, a crowd goes in
-large frames, every slot is busy, and the queue is ours: bounded, with an answer for each image, and without those who left.
+TorchServe carries what is fair (sharing.py). So a lone image goes at once and alone, a crowd goes in large frames, every worker is busy,
+and the queue is ours: bounded, with an answer for each image, and without those who left.
 """
 
 import asyncio
@@ -12,38 +12,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from serving.front_door.admission import Admission
-from serving.front_door.errors import error_body, unavailable
-from serving.handler import BATCHES, frames
+from serving.front_door.errors import unavailable
+from serving.front_door.jobs import LATE, LOST, OVERDUE, Answer, Job, answers_of, settle
+from serving.front_door.sharing import Sharing, size
 from serving.torchserve.arena import Arena
 from serving.torchserve.slot import Slot
 
 MAX_FRAME_BYTES = 8 << 20
 SWEEP_S = 0.02  # between two looks for images whose client left: one costs as much as many refusals
 MAX_PENDING_BYTES = 256 << 20
-SIZES = (2 * BATCHES[0], *BATCHES)  # of a request: what the handler infers at once, or twice that
-
-
-class Answer(NamedTuple):
-    """What one image got: an HTTP status and its JSON body."""
-
-    status: int
-    body: bytes
-
-
-class Job(NamedTuple):
-    """An image that waits, who waits for it, and until when: seconds of the monotonic clock."""
-
-    image: bytes
-    answer: "asyncio.Future[Answer]"
-    deadline: float | None
-
-
-LOST = Answer(503, error_body(503, "WorkerLost", "the worker that had this image is gone: send it again"))
-OVERDUE = Answer(504, error_body(504, "DeadlinePassed", "no answer within the time that the request allowed: allow more, or send less"))
-LATE = Answer(503, error_body(503, "Timeout", "no answer from the worker within the time limit: send the image again"))
 
 
 class Batcher:
@@ -58,6 +38,7 @@ class Batcher:
         socket_path: Path,
         model: str,
         *,
+        workers: int,
         slots: int,
         max_batch: int,
         admission: Admission,
@@ -65,7 +46,7 @@ class Batcher:
         arenas: Path | None = None,
         on_batch: Callable[[int, dict[str, Any] | None], None] = lambda count, meta: None,
     ) -> None:
-        self._max_batch, self._admission, self._timeout_s = max_batch, admission, timeout_s
+        self._sharing, self._admission, self._timeout_s = Sharing(workers, max_batch), admission, timeout_s
         self.refused = 0
         self._answered_at = time.monotonic()
         self._swept_at = 0.0
@@ -83,7 +64,8 @@ class Batcher:
             )
             for number in range(slots)
         ]
-        self._in_flight = 0
+        self._in_flight = self._batches = 0  # images and batches that TorchServe has
+        self._looks_again = False
 
     @property
     def pending(self) -> int:
@@ -105,7 +87,7 @@ class Batcher:
         for slot in self._slots:
             slot.close()
         while self._pending:
-            _answer(self._pending.popleft().answer, LOST)
+            settle(self._pending.popleft().answer, LOST)
         self._pending_bytes = 0
 
     @property
@@ -135,12 +117,14 @@ class Batcher:
         self.admit(len(images), sum(map(len, images)), timeout_s=timeout_s)
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Answer]] = [loop.create_future() for _ in images]
-        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
+        now = time.monotonic()
+        self._sharing.came(len(images), now)
+        deadline = now + timeout_s if timeout_s is not None else None
         self._pending.extend(Job(image, answer, deadline) for image, answer in zip(images, answers, strict=True))
         self._pending_bytes += sum(map(len, images))
         if timeout_s is not None:
             for answer in answers:
-                loop.call_later(timeout_s, _answer, answer, OVERDUE)
+                loop.call_later(timeout_s, settle, answer, OVERDUE)
         if self._idle:
             self._dispatch()
         return answers
@@ -170,28 +154,37 @@ class Batcher:
         return self._there + count <= limit and self._pending_bytes + size <= MAX_PENDING_BYTES
 
     def _dispatch(self) -> None:
-        while self._idle and self._pending:
+        while self._idle and len(self._pending) >= self._sharing.least(self._there, self._batches):
             jobs = self._take()
             if not jobs:
                 return
             self._in_flight += len(jobs)
+            self._batches += 1
             alone = self._in_flight == 1 and not self._pending
             slot = self._idle.pop()
             timer = asyncio.get_running_loop().call_later(self._timeout_s, self._late, slot, jobs)
             deadlines = [job.deadline for job in jobs] if any(job.deadline for job in jobs) else None
             slot.send([job.image for job in jobs], partial(self._done, slot, jobs, timer), alone=alone, deadlines=deadlines)
 
+    def _look_again(self) -> None:
+        """Send what waited for more images as soon as no more are expected."""
+        left_s = self._sharing.expects_s(time.monotonic())
+        self._looks_again = left_s > 0
+        if self._looks_again:
+            asyncio.get_running_loop().call_later(left_s, self._look_again)
+        else:
+            self._dispatch()
+
     def _take(self) -> list[Job]:
-        """The next jobs that go together: a fair share of the images in the system, but no remainder that the worker would infer alone."""
-        fair = min(self._max_batch, -(-(len(self._pending) + self._in_flight) // len(self._slots)))
-        share = next(size for size in SIZES if size <= fair)
+        """The next jobs that go together: a share, as far as it fits into one frame."""
+        share = size(min(self._sharing.share(self._there), len(self._pending)))
         jobs: list[Job] = []
-        size = 0
+        n_bytes = 0
         while self._pending and len(jobs) < share:
             job = self._pending[0]
             if not job.answer.done():
-                size += len(job.image)
-                if jobs and size > MAX_FRAME_BYTES:
+                n_bytes += len(job.image)
+                if jobs and n_bytes > MAX_FRAME_BYTES:
                     break
                 jobs.append(job)
             self._pending.popleft()
@@ -201,45 +194,36 @@ class Batcher:
     def _done(self, slot: Slot, jobs: list[Job], timer: asyncio.TimerHandle, status: int | Exception, body: bytes | bytearray) -> None:
         timer.cancel()
         self._in_flight -= len(jobs)
+        self._batches -= 1
         meta = None
         answers = [LOST] * len(jobs)
         if status == 200:
             with contextlib.suppress(ValueError, KeyError, IndexError):
-                answers, meta = _answers(body, len(jobs))
+                answers, meta = answers_of(body, len(jobs))
         self._on_batch(len(jobs), meta)
         if meta is not None:
             self._answered_at = time.monotonic()
             self._admission.answered(len(jobs), now=self._answered_at, waiting=bool(self._pending))
         for job, answer in zip(jobs, answers, strict=True):
-            _answer(job.answer, answer)
+            settle(job.answer, answer)
+        self._sharing.answered(len(jobs), time.monotonic())
         if status == 200:
-            self._free(slot)
+            self._idle.append(slot)
         else:
             slot.reset()  # TorchServe closes the connection after an error; the next batch must not meet that
+        if not self._looks_again:
+            self._look_again()
+        self._dispatch()
 
     def _late(self, slot: Slot, jobs: list[Job]) -> None:
         for job in jobs:
-            _answer(job.answer, LATE)
+            settle(job.answer, LATE)
         slot.reset()
 
     def _free(self, slot: Slot) -> None:
         self._idle.append(slot)
-        if self._pending:
-            self._dispatch()
+        self._dispatch()
 
     def _lost(self, slot: Slot) -> None:
         if slot in self._idle:
             self._idle.remove(slot)
-
-
-def _answers(body: bytes | bytearray, count: int) -> tuple[list[Answer], dict[str, Any]]:
-    meta, parts = frames.unpack(body)
-    statuses = meta["statuses"]
-    if len(statuses) != count or len(parts) != count:
-        raise ValueError(f"got {len(parts)} answers for {count} images")
-    return [Answer(status, bytes(part)) for status, part in zip(statuses, parts, strict=True)], meta
-
-
-def _answer(awaited: "asyncio.Future[Answer]", answer: Answer) -> None:
-    if not awaited.done():
-        awaited.set_result(answer)

@@ -1,12 +1,13 @@
-"""uvicorn's HTTP protocol, with three things more: a client that leaves is noticed, slow headers and bad ones are answered by us.
+"""uvicorn's HTTP protocol, and more: a client that leaves is noticed, slow and bad headers are answered by us, refusals at once.
 
-ASGI tells an application that its client left only when it asks, and asking costs a task for each request.
+ASGI tells an application that its client left only when it asks, and asking costs a task for each request. So does every answer; under an
+overload most answers are refusals, and would take the CPU that the accepted images need.
 """
 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.front_door.errors import error_body
 
@@ -36,6 +37,20 @@ class Connection(HttpToolsProtocol):
         """Start the request. Called by the parser."""
         self._stop_timer()
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Refuse, or start the application's task."""
+        if self.pipeline or (refusal := app.refusal(cycle.scope)) is None:
+            return super()._start_asgi_task(cycle, app)
+        status, headers, body = refusal
+        if not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what the client waited for. Called by the transport."""

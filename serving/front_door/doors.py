@@ -82,6 +82,7 @@ def front_door(
     batcher = Batcher(
         torchserve.inference_socket,
         served.name,
+        workers=plan.workers,
         slots=plan.slots,
         max_batch=plan.max_batch,
         admission=admission,
@@ -125,6 +126,7 @@ def http_server(door: "FrontDoor") -> "Server":
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,

@@ -8,9 +8,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from serving.front_door.batcher import Answer, Batcher
+from serving.front_door.batcher import Batcher
 from serving.front_door.bodies import MAX_REQUEST_BYTES, ClientGone, Part, allowed_s, images_of, read_body, too_large
 from serving.front_door.errors import ApiError, error_body, unavailable
+from serving.front_door.jobs import Answer
 from serving.front_door.kserve import add_kserve
 from serving.front_door.metrics import Metrics
 from serving.front_door.page import add_page
