@@ -61,7 +61,8 @@ def overload(
             server = stack.enter_context(starting)
         objective_s = objective or objective_of(server) or OBJECTIVE_S
         found = run(server, files, answers.labels, times=times, seconds=seconds, objective_s=objective_s, tell=tell)
-    result = {**facts(opened, answers.capabilities), "images": about_images, "server": server.name, **asdict(found)}
+    told = {"images": about_images, "server": server.name, "maximum_rps": found.maximum_rps}
+    result = {**facts(opened, answers.capabilities), **told, **asdict(found)}
     if not finish(result, judge(found), lines=_lines(result), draw=draw_overload, report=report, figure=figure, as_json=as_json):
         raise typer.Exit(1)
 

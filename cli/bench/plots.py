@@ -27,19 +27,18 @@ def draw_overload(result: dict[str, Any], path: Path) -> None:
     """Answers and refusals in each second, with what came and the maximum as lines; below, what the slowest of them took."""
     seconds = result["open_loop"]["each_second"]
     x = range(len(seconds))
-    best = max(result["before"] + result["after"], key=lambda cell: cell["throughput_rps"])
     with rows(path, count=2, height=5) as (rates, times):
         rates.axhline(result["rate_rps"], color=GREY, linestyle=":", label="sent")
         rates.plot(x, [one["refused"]["count"] for one in seconds], color=RED, label="refused: 503 and Retry-After")
         rates.plot(x, [one["right"]["count"] for one in seconds], color=BLUE, label="answered right")
-        rates.axhline(best["throughput_rps"], color=BLUE, linestyle=":", label="best closed loop")
+        rates.axhline(result["maximum_rps"], color=BLUE, linestyle=":", label="maximum: closed loop")
         rates.set(ylabel="images a second", ylim=(0, None))
-        rates.legend(frameon=False, loc="center right")
+        _legend_above(rates)
         times.axhline(1e3 * result["objective_s"], color=GREY, linestyle=":", label="objective")
         times.plot(x, [one["right"]["p99_ms"] for one in seconds], color=BLUE, label="p99 of right answers")
         times.plot(x, [one["refused"]["p99_ms"] for one in seconds], color=RED, label="p99 of refusals")
         times.set(xlabel="seconds", ylabel="ms", yscale="log")
-        times.legend(frameon=False, loc="center right")
+        _legend_above(times)
 
 
 def draw_soak(result: dict[str, Any], path: Path) -> None:
@@ -57,3 +56,8 @@ def draw_soak(result: dict[str, Any], path: Path) -> None:
                 axis.plot(later, [mean + 60 * trend[0] / scale * (at - middle) for at in later], color=RED, linestyle="--")
             axis.set(ylabel=unit, ylim=(0, None))
         axes[-1].set(xlabel="minutes")
+
+
+def _legend_above(axis: Any) -> None:
+    """Its lines' names in one row above it, where they hide nothing."""
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
