@@ -271,7 +271,8 @@ def test_each_way_not_to_be_ready_has_its_words():
         "message": 'pods "x" is forbidden: exceeded quota: slipway',
         "involvedObject": {"kind": "ReplicaSet", "name": "colours-stable-7"},
     }
-    lines = reasons(pods, [event, event], lambda name, container, previous: [f"log of {container} in {name}"])
+    known = {"message": "Back-off restarting failed container", "involvedObject": {"kind": "Pod", "name": "c"}}
+    lines = reasons(pods, [event, event, known], lambda name, container, ended: [f"log of {container} in {name}"])
     assert lines == [
         "a: the image registry/colours:1 cannot be had: Container image is not present with pull policy of Never",
         "b finds no node: 0/2 nodes: Insufficient cpu",
@@ -282,12 +283,22 @@ def test_each_way_not_to_be_ready_has_its_words():
     ]
 
 
+def test_a_pod_that_says_nothing_has_what_the_cluster_says_of_it():
+    waits = pod("a", ready=False, state={"waiting": {"reason": "ContainerCreating"}})
+    events = [
+        {"message": 'MountVolume.SetUp failed for volume "keys" : secret "x" not found', "involvedObject": {"kind": "Pod", "name": name}}
+        for name in ("a", "of-the-release-before")
+    ]
+    lines = reasons([waits], events, lambda name, container, ended: [])
+    assert lines == ['pod a: MountVolume.SetUp failed for volume "keys" : secret "x" not found']
+
+
 def test_the_last_words_are_those_of_the_container_that_ended():
     done = pod("a", ready=False, state={"waiting": {"reason": "PodInitializing"}})
     fetch = {"name": "fetch", "image": "registry/colours:1", "state": {"terminated": {"exitCode": 1}}}
     done["status"]["initContainerStatuses"] = [fetch]
-    lines = reasons([done], [], lambda name, container, previous: [f"{container} said in {name}, before: {previous}"])
-    assert lines == ["a: fetch ended with exit code 1; its last words:", "  | fetch said in a, before: False"]
+    lines = reasons([done], [], lambda name, container, ended: [f"{container} said in {name}, ended: {ended}"])
+    assert lines == ["a: fetch ended with exit code 1; its last words:", "  | fetch said in a, ended: True"]
 
 
 @pytest.mark.parametrize(("code", "never"), [(2, True), (1, False)])

@@ -31,15 +31,14 @@ def hopeless(pod: dict[str, Any]) -> bool:
 def reasons(pods: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], log: Log) -> list[str]:
     """A line or more for each pod that is not ready, then what the cluster warned of besides; the same line once.
 
-    `log` gives the last lines of a container of a pod, of the one that ended before this one when it is told so.
+    `log` gives the last lines of a container of a pod, of the one that ended when it is told so. What the cluster says of a pod is told
+    only where the pod has no line of its own.
     """
-    lines = [line for pod in pods if not ready(pod) for line in _of_pod(pod, log)]
-    known = " ".join(lines)
-    for event in events[-MAX_EVENTS:]:
-        message = event["message"].strip()
-        if message not in known:
-            lines.append(f"{event['involvedObject']['kind'].lower()} {event['involvedObject']['name']}: {message}")
-    return list(dict.fromkeys(lines))
+    of_pods = {pod["metadata"]["name"]: list(_of_pod(pod, log)) for pod in pods if not ready(pod)}
+    silent = {name for name, lines in of_pods.items() if not lines}
+    told = [event for event in events if event["involvedObject"]["kind"] != "Pod" or event["involvedObject"]["name"] in silent]
+    warned = [f"{event['involvedObject']['kind'].lower()} {event['involvedObject']['name']}: {event['message'].strip()}" for event in told]
+    return list(dict.fromkeys([*(line for lines in of_pods.values() for line in lines), *warned[-MAX_EVENTS:]]))
 
 
 def _of_pod(pod: dict[str, Any], log: Log) -> Iterator[str]:
@@ -56,7 +55,7 @@ def _of_pod(pod: dict[str, Any], log: Log) -> Iterator[str]:
             yield f"{name}: {status['name']} needed more memory than its limit (OOMKilled): raise resources.limits.memory"
         elif ended.get("exitCode"):
             yield f"{name}: {status['name']} ended with exit code {ended['exitCode']}; its last words:"
-            yield from _last(log(name, status["name"], "terminated" not in status.get("state", {})))
+            yield from _last(log(name, status["name"], True))
         elif waiting.get("message"):
             yield f"{name}: {waiting['message']}"
         elif "running" in status.get("state", {}) and not status.get("ready"):

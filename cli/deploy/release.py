@@ -135,7 +135,7 @@ def install(release: Release, *, timeout_s: int, say: Callable[[str], None]) -> 
     if helm.returncode:
         pods = release.pods()
         new = [pod for pod in pods if pod["metadata"]["name"] not in before]
-        why = reasons(new or pods, _warnings(release), lambda pod, container, previous: _log(release, pod, container, previous=previous))
+        why = reasons(new or pods, _warnings(release), lambda pod, container, ended: _log(release, pod, container, ended=ended))
         raise Failed([*why, *helm.stdout.read().strip().splitlines()[-1:]])
 
 
@@ -237,6 +237,8 @@ def _warnings(release: Release) -> list[dict[str, Any]]:
     return [event for event in events if event["involvedObject"]["name"].startswith(f"{release.name}-")]
 
 
-def _log(release: Release, pod: str, container: str, *, previous: bool) -> list[str]:
-    options = ["--previous"] if previous else []
-    return release.kubectl("logs", pod, "--container", container, "--tail", "15", *options, check=False).splitlines()
+def _log(release: Release, pod: str, container: str, *, ended: bool) -> list[str]:
+    """The last lines of a container; when it `ended` it may have been started again since then, and the one before it is meant."""
+    command = ("logs", pod, "--container", container, "--tail", "15")
+    before = release.kubectl(*command, "--previous", check=False) if ended else ""
+    return (before or release.kubectl(*command, check=False)).splitlines()
