@@ -1,15 +1,17 @@
 """A real cluster for tests marked `cluster`: KUBECONFIG says which, IMAGE which image of build/demo.mar it can pull."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from first_party import ROOT
 
 from cli.deploy.release import tool
@@ -31,31 +33,7 @@ try:
 except httpx.TransportError as error:
     print(json.dumps([0, type(error).__name__]))
 """
-# Runs in a pod: several callers ask for the same image until they are stopped; prints how often, and each answer that was not right.
-LOAD = """
-import json, sys, threading, time, httpx
-from pathlib import Path
-address, host, label, stop = sys.argv[1:]
-image, stop, failures, counts = sys.stdin.buffer.read(), Path(stop), [], []
-def call():
-    count = 0
-    with httpx.Client(timeout=30, headers={"host": host} if host else {}) as client:
-        while not stop.exists():
-            started = time.time()
-            try:
-                answer = client.post(address, content=image)
-                if answer.status_code != 200 or next(iter(answer.json())) != label:
-                    failures.append([started, answer.status_code, answer.text[:200]])
-            except httpx.HTTPError as error:
-                failures.append([started, 0, repr(error)])
-            count += 1
-            time.sleep(0.05)
-    counts.append(count)
-callers = [threading.Thread(target=call) for _ in range(4)]
-for caller in callers: caller.start()
-for caller in callers: caller.join()
-print(json.dumps({"requests": sum(counts), "failures": failures}))
-"""
+LOAD = (ROOT / "tests" / "cluster_load.py").read_text()
 
 
 @dataclass(frozen=True)
@@ -75,6 +53,20 @@ class Namespace:
     def get(self, *arguments: str) -> Any:
         """What the cluster says of something, as JSON."""
         return json.loads(self.kubectl("get", *arguments, "--output", "json"))
+
+    def pods(self) -> list[str]:
+        """The names of the server's pods that are not ending."""
+        items = self.get("pods", "--selector", "app.kubernetes.io/component=server")["items"]
+        return [item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"]]
+
+    def settle(self, deployment: str = "demo-stable") -> None:
+        """Wait until the rollout is complete."""
+        self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=180s", timeout_s=200)
+
+    def helm(self, *arguments: str, values: dict[str, Any] | None = None) -> "subprocess.CompletedProcess[str]":
+        """Helm on the chart's release demo, when `values` are given to it."""
+        command = [tool("helm"), *arguments, "--namespace", self.name, *(["--values", "-"] if values is not None else [])]
+        return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, timeout=400, check=False)
 
     def start(self, name: str, image: str, command: list[str] | None = None, **spec: Any) -> None:
         """Run a pod of the restricted profile, with a /tmp."""
@@ -111,26 +103,11 @@ class Namespace:
         return status, text
 
     @contextmanager
-    def load(self, address: str, image: bytes, label: str, *, host: str = "") -> Iterator[Callable[[], dict[str, Any]]]:
-        """Requests from the pod client while the block runs; what the block gets stops them and returns how they went."""
+    def load(self, address: str, image: bytes, label: str, *, host: str = "") -> Iterator["Load"]:
+        """Requests from the pod client while the block runs, as tests/cluster_load.py sends them."""
         stop = f"/tmp/stop-{time.monotonic_ns()}"
-        command = [
-            tool("kubectl"),
-            "--namespace",
-            self.name,
-            "exec",
-            "-i",
-            "client",
-            "--",
-            "python3",
-            "-c",
-            LOAD,
-            address,
-            host,
-            label,
-            stop,
-        ]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = ["exec", "-i", "client", "--", "python3", "-c", LOAD, address, host, label, stop]
+        process = subprocess.Popen([tool("kubectl"), "--namespace", self.name, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin is not None
         process.stdin.write(image)
         process.stdin.close()
@@ -145,10 +122,46 @@ class Namespace:
         try:
             time.sleep(2)
             assert process.poll() is None, "the load did not start"
-            yield finish
+            yield Load(finish)
         finally:
             process.kill()
             process.wait()
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests that go on until this is called; it returns what cluster_load.py says, and `marks` in seconds from its start."""
+
+    finish: Callable[[], dict[str, Any]]
+    marks: list[tuple[float, str]] = field(default_factory=list)
+
+    def mark(self, what: str) -> None:
+        """Remember that this was done just now."""
+        self.marks.append((time.time(), what))
+
+    def __call__(self) -> dict[str, Any]:
+        found = self.finish()
+        started = found.pop("started")
+        return found | {"marks": [[round(at - started, 1), what] for at, what in self.marks]}
+
+
+def wanted_image() -> str:
+    """The image that is tested; a test that has none is skipped."""
+    if not (os.environ.get("KUBECONFIG") and os.environ.get("IMAGE")):
+        pytest.skip("wanted KUBECONFIG, and in IMAGE an image of build/demo.mar that the cluster can pull")
+    return os.environ["IMAGE"]
+
+
+def demo_values(**changes: Any) -> dict[str, Any]:
+    """Values for this cluster: its Gateway, when there is one, and no wish for much of it."""
+    small = {"requests": {"cpu": "400m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}  # three fit on a node of two CPUs
+    chosen: dict[str, Any] = {"replicas": {"min": 2}, "resources": small}
+    if (found := gateway()) is not None:
+        namespace, name, _ = found
+        peers = [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
+        chosen["networkPolicy"] = {"clients": peers}
+        chosen["route"] = {"enabled": True, "gateway": name, "gatewayNamespace": namespace, "hostnames": ["demo.test"]}
+    return chosen | changes
 
 
 def slipway(*arguments: str, timeout_s: float = 600) -> "subprocess.CompletedProcess[str]":

@@ -4,12 +4,16 @@ make cluster-test IMAGE=localhost/slipway:demo          against the cluster of K
 """
 
 import json
-import os
+import subprocess
+import sys
 import time
 import uuid
+from pathlib import Path
 
+import httpx
 import pytest
-from cluster import Namespace, gateway, golden, slipway
+from cluster import Namespace, demo_values, gateway, golden, slipway, wanted_image
+from cluster_report import lost_nothing, record
 from conftest import write_colours
 from first_party import ROOT
 
@@ -20,26 +24,16 @@ URL = "http://demo-stable/predictions/demo"
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The image that is tested."""
-    if not (os.environ.get("KUBECONFIG") and os.environ.get("IMAGE")):
-        pytest.skip("wanted KUBECONFIG, and in IMAGE an image of build/demo.mar that the cluster can pull")
-    return os.environ["IMAGE"]
+    return wanted_image()
 
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    """A file of values for this cluster: its Gateway, when there is one, and no wish for much of it."""
-    share = {"cpu": "750m", "memory": "1Gi"}  # so that two pods fit on a node of two CPUs while the other one is drained
-    chosen: dict = {"replicas": {"min": 2}, "resources": {"requests": share, "limits": share}}
-    if (found := gateway()) is not None:
-        namespace, name, _ = found
-        peers = [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
-        chosen["networkPolicy"] = {"clients": peers}
-        chosen["route"] = {"enabled": True, "gateway": name, "gatewayNamespace": namespace, "hostnames": ["demo.test"]}
+    """A file of values for this cluster."""
 
     def write(**changes: object) -> str:
         path = tmp_path_factory.mktemp("values") / "values.json"
-        path.write_text(json.dumps(chosen | changes))
+        path.write_text(json.dumps(demo_values(**changes)))
         return str(path)
 
     return write
@@ -68,15 +62,16 @@ def asked():
     return golden(ARCHIVE)
 
 
-def pods(namespace: Namespace) -> list[str]:
-    """The names of the release's pods that are not ending."""
-    items = namespace.get("pods", "--selector", "app.kubernetes.io/component=server")["items"]
-    return [item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"]]
-
-
-def settle(namespace: Namespace) -> None:
-    """Wait until the rollout is complete."""
-    namespace.kubectl("rollout", "status", "deployment/demo-stable", "--timeout=180s", timeout_s=200)
+def from_here() -> str:
+    """The Gateway's address for whoever runs the tests."""
+    namespace, name, address = gateway() or pytest.skip("the cluster has no Gateway")
+    service = Namespace(namespace).get("services")["items"][0]["spec"]["clusterIP"]
+    address = address if Namespace(namespace).get("gateway", name)["status"].get("addresses") else f"http://{service}"
+    try:
+        httpx.get(f"{address}/readyz", timeout=5)
+    except httpx.TransportError:
+        pytest.skip(f"the Gateway at {address} is not reached from here")
+    return address
 
 
 def test_pods_predict_right_through_the_service(space, asked):
@@ -95,7 +90,7 @@ def test_pods_predict_right_through_the_gateway(space, asked):
 
 
 def test_the_process_is_nobody_on_a_root_that_it_cannot_write(space):
-    (pod, *_) = pods(space[0])
+    (pod, *_) = space[0].pods()
     shell = ("exec", pod, "--container", "slipway", "--", "sh", "-c")
     assert space[0].kubectl(*shell, "id -u; cat /proc/1/comm").split() == ["10001", "tini"]
     assert "Read-only file system" in space[0].kubectl(*shell, "touch /opt/x /models/x /x 2>&1; true")
@@ -104,7 +99,7 @@ def test_the_process_is_nobody_on_a_root_that_it_cannot_write(space):
 
 
 def test_java_starts_from_the_class_cache_of_the_image(space):
-    (pod, *_) = pods(space[0])
+    (pod, *_) = space[0].pods()
     command = space[0].kubectl("exec", pod, "--container", "slipway", "--", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
     assert "-XX:SharedArchiveFile=/opt/slipway/cache/" in command
 
@@ -120,15 +115,14 @@ def test_metrics_are_closed_to_other_pods_and_the_service_to_other_namespaces(sp
 
 def test_an_upgrade_under_load_fails_no_request(space, asked, image, values):
     here, _ = space
-    before = set(pods(here))
+    before = set(here.pods())
     with here.load(URL, *asked) as finish:
         done = slipway("deploy", str(ARCHIVE), "--image", image, "--namespace", here.name, "--values", values(drainDelaySeconds=6))
         assert done.returncode == 0, done.stderr
-        settle(here)
+        here.settle()
         result = finish()
-    assert not before & set(pods(here)), "the pods were not replaced"
-    assert result["failures"] == []
-    assert result["requests"] > 50
+    assert not before & set(here.pods()), "the pods were not replaced"
+    lost_nothing("rolling update", result)
 
 
 def test_an_upgrade_under_load_through_the_gateway_fails_no_request(space, asked):
@@ -138,22 +132,47 @@ def test_an_upgrade_under_load_through_the_gateway_fails_no_request(space, asked
         pytest.skip("the cluster has no Gateway")
     with beside.load(f"{found[2]}/predictions/demo", *asked, host="demo.test") as finish:
         here.kubectl("rollout", "restart", "deployment/demo-stable")
-        settle(here)
+        here.settle()
         result = finish()
-    assert result["failures"] == []
-    assert result["requests"] > 50
+    lost_nothing("rolling update, Gateway", result)
+
+
+@pytest.mark.long
+def test_a_rolling_update_under_users_loses_nothing(space, image, values, tmp_path):
+    here, _ = space
+    host = from_here()
+    every = values(route=demo_values()["route"] | {"hostnames": []})
+    done = slipway("deploy", str(ARCHIVE), "--image", image, "--namespace", here.name, "--values", every)
+    assert done.returncode == 0, done.stderr
+    until = time.monotonic() + 30
+    while httpx.get(f"{host}/readyz").status_code != 200:
+        assert time.monotonic() < until, "the route does not answer"
+    command = [Path(sys.executable).with_name("locust"), "-f", "serving/locustfile.py", "--headless", "--host", host, "--only-summary"]
+    options = ["--load-shape", "soak", "--peak", "4", "--pace", "0.3", "--seconds", "75", "--objective-p99", "10"]
+    report = tmp_path / "report.json"
+    with subprocess.Popen(
+        [*command, *options, "--objective-refused", "0", "--report", report], cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as users:
+        time.sleep(10)
+        here.kubectl("rollout", "restart", "deployment/demo-stable")
+        here.settle()
+        assert users.poll() is None, "the update took longer than the load"
+        users.wait(120)
+    went = json.loads(report.read_text())
+    record("rolling update under Locust's users", went)
+    assert went["broken"] == [] and went["requests"] > 50
+    assert went["outcomes"] == {"right": went["requests"]}
 
 
 def test_a_deleted_pod_under_load_fails_no_request(space, asked):
     here, _ = space
     with here.load(URL, *asked) as finish:
-        victim = pods(here)[0]
+        victim = here.pods()[0]
         here.kubectl("delete", "pod", victim, "--wait=true")
-        settle(here)
+        here.settle()
         result = finish()
-    assert victim not in pods(here)
-    assert result["failures"] == []
-    assert result["requests"] > 50
+    assert victim not in here.pods()
+    lost_nothing("a deleted pod", result)
 
 
 def test_a_drained_node_under_load_fails_no_request(space, asked):
@@ -166,12 +185,11 @@ def test_a_drained_node_under_load_fails_no_request(space, asked):
     with here.load(URL, *asked) as finish:
         try:
             here.kubectl("drain", node, "--pod-selector=app.kubernetes.io/instance=demo", "--delete-emptydir-data", timeout_s=300)
-            settle(here)
+            here.settle()
         finally:
             here.kubectl("uncordon", node)
         result = finish()
-    assert result["failures"] == []
-    assert result["requests"] > 50
+    lost_nothing("a drained node", result)
 
 
 def test_another_archive_than_the_images_is_refused_and_the_old_release_is_back(space, image, values, tmp_path):
@@ -179,9 +197,9 @@ def test_another_archive_than_the_images_is_refused_and_the_old_release_is_back(
     other = write_colours(tmp_path / "colours.mar")
     done = slipway("deploy", str(other), "--image", image, "--release", "demo", "--namespace", here.name, "--values", values())
     assert done.returncode == 1
-    assert "the image holds another archive" in done.stderr
+    assert "this is another archive than was meant" in done.stderr
     assert "which was there before, is back" in done.stderr
-    settle(here)
+    here.settle()
     assert here.ask("http://demo-stable/readyz")[0] == 200
 
 
