@@ -290,7 +290,8 @@ def test_a_time_that_is_none_is_a_400(door: Door, path: str, value: str) -> None
 def test_healthz_fails_when_no_worker_has_answered_for_long_but_not_while_the_model_loads(door: Door) -> None:
     assert door.ask("GET", "/healthz").json() == {"status": "alive"}
     door.batcher.silent_s = 1000.0
-    assert problem(door.ask("GET", "/healthz")) == (503, "Stuck")
+    for path in ("/healthz", "/v2/health/live"):
+        assert problem(door.ask("GET", path)) == (503, "Stuck")
     door.readiness.open = False
     assert door.ask("GET", "/healthz").status_code == 200
 

@@ -30,7 +30,6 @@ Ask = Callable[[], Awaitable[tuple[int, bytes]]]  # TorchServe's status and body
 Headers = list[tuple[bytes, bytes]]
 Refusal = tuple[int, Headers, bytes]
 
-STUCK_S = 90.0  # longer than TorchServe takes to replace a worker that hangs
 ADMITTED = "slipway.admitted"  # where a scope says that `refusal` has let it in
 log = logging.getLogger(__name__)
 
@@ -133,12 +132,8 @@ class FrontDoor:
         return Answer(200, _json({"status": "ready", "model": served.name, "version": served.version, "digest": served.digest}))
 
     def _healthz(self) -> Answer:
-        silent_s = self._batcher.silent_s
-        if self._readiness.open and silent_s > STUCK_S:
-            return Answer(
-                503, error_body(503, "Stuck", f"no worker has answered for {silent_s:.0f} s, not even a golden image: start anew")
-            )
-        return Answer(200, _json({"status": "alive"}))
+        why = self._readiness.stuck(self._batcher.silent_s)
+        return Answer(503, error_body(503, "Stuck", why)) if why else Answer(200, _json({"status": "alive"}))
 
     def _ping(self) -> Answer:
         return Answer(200, _json({"status": "Healthy"})) if self._readiness.ready else Answer(503, _json({"status": "Unhealthy"}))

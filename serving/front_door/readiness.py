@@ -15,6 +15,7 @@ GIVE_UP_S = 60.0
 GOLDEN_TIMEOUT_S = 30.0
 HEARTBEAT_S = 10.0  # without traffic a golden image is sent this often
 HEARTBEAT_TIMEOUT_S = 5.0
+STUCK_S = 90.0  # longer than TorchServe takes to replace a worker that hangs
 log = logging.getLogger("slipway")
 
 
@@ -35,6 +36,12 @@ class Readiness:
         self.reason = "the model is being loaded"
         self._kick = asyncio.Event()
         self._told = True
+
+    def stuck(self, silent_s: float) -> str:
+        """Why this process should be started anew, after `silent_s` without an answer from a worker; empty when it should not."""
+        if not self.open or silent_s <= STUCK_S:
+            return ""
+        return f"no worker has answered for {silent_s:.0f} s, not even a golden image: start anew"
 
     def look_now(self) -> None:
         """Have the watcher look at once instead of at its next turn: a batch was lost."""
