@@ -78,9 +78,7 @@ def add_kserve(app: FastAPI, served: Served, batcher: Batcher, readiness: Readin
     async def server() -> dict[str, Any]:
         return {"name": "slipway", "version": served.version, "extensions": []}
 
-    @app.get(
-        "/v2/health/live", tags=["KServe v2"], summary="As /healthz: 503 when it should be started anew", responses=problems(503)
-    )
+    @app.get("/v2/health/live", tags=["KServe v2"], summary="As /healthz: 503 when it should be started anew", responses=problems(503))
     async def live() -> dict[str, bool]:
         if why := readiness.stuck(batcher.silent_s):
             raise unavailable("Stuck", why)
