@@ -152,15 +152,15 @@ def wanted_image() -> str:
     return os.environ["IMAGE"]
 
 
-def demo_values(**changes: Any) -> dict[str, Any]:
-    """Values for this cluster: its Gateway, when there is one, and no wish for much of it."""
+def demo_values(host: str, **changes: Any) -> dict[str, Any]:
+    """Values for this cluster: its Gateway, when there is one, for requests to a host of the test's own; no wish for much of it."""
     small = {"requests": {"cpu": "400m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}  # three fit on a node of two CPUs
     chosen: dict[str, Any] = {"replicas": {"min": 2}, "resources": small}
     if (found := gateway()) is not None:
         namespace, name, _ = found
         peers = [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
         chosen["networkPolicy"] = {"clients": peers}
-        chosen["route"] = {"enabled": True, "gateway": name, "gatewayNamespace": namespace, "hostnames": ["demo.test"]}
+        chosen["route"] = {"enabled": True, "gateway": name, "gatewayNamespace": namespace, "hostnames": [host]}
     return chosen | changes
 
 

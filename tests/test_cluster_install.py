@@ -20,6 +20,7 @@ from first_party import ROOT
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 ARCHIVE = ROOT / "build" / "demo.mar"
 URL = "http://demo-stable/predictions/demo"
+HOST = f"{uuid.uuid4().hex[:6]}.test"  # a release that has just been deleted may still have its own
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def values(tmp_path_factory):
 
     def write(**changes: object) -> str:
         path = tmp_path_factory.mktemp("values") / "values.json"
-        path.write_text(json.dumps(demo_values(**changes)))
+        path.write_text(json.dumps(demo_values(HOST, **changes)))
         return str(path)
 
     return write
@@ -46,7 +47,7 @@ def space(image, values):
     done = slipway("deploy", str(ARCHIVE), "--image", image, "--namespace", here.name, "--values", values())
     try:
         assert done.returncode == 0, done.stderr
-        assert "port-forward service/demo-stable" in done.stdout or "http://demo.test" in done.stdout
+        assert "port-forward service/demo-stable" in done.stdout or f"http://{HOST}" in done.stdout
         beside.kubectl("create", "namespace", beside.name)
         for namespace in (here, beside):
             namespace.client(image)
@@ -84,7 +85,7 @@ def test_pods_predict_right_through_the_gateway(space, asked):
     found = gateway()
     if found is None:
         pytest.skip("the cluster has no Gateway")
-    status, text = space[1].ask(f"{found[2]}/predictions/demo", asked[0], host="demo.test")
+    status, text = space[1].ask(f"{found[2]}/predictions/demo", asked[0], host=HOST)
     assert status == 200, text
     assert next(iter(json.loads(text))) == asked[1]
 
@@ -130,7 +131,7 @@ def test_an_upgrade_under_load_through_the_gateway_fails_no_request(space, asked
     found = gateway()
     if found is None:
         pytest.skip("the cluster has no Gateway")
-    with beside.load(f"{found[2]}/predictions/demo", *asked, host="demo.test") as finish:
+    with beside.load(f"{found[2]}/predictions/demo", *asked, host=HOST) as finish:
         here.kubectl("rollout", "restart", "deployment/demo-stable")
         here.settle()
         result = finish()
@@ -141,7 +142,7 @@ def test_an_upgrade_under_load_through_the_gateway_fails_no_request(space, asked
 def test_a_rolling_update_under_users_loses_nothing(space, image, values, tmp_path):
     here, _ = space
     host = from_here()
-    every = values(route=demo_values()["route"] | {"hostnames": []})
+    every = values(route=demo_values(HOST)["route"] | {"hostnames": []})
     done = slipway("deploy", str(ARCHIVE), "--image", image, "--namespace", here.name, "--values", every)
     assert done.returncode == 0, done.stderr
     until = time.monotonic() + 30

@@ -24,6 +24,7 @@ from serving.archive import digest, read, write
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 ARCHIVE, CHART = ROOT / "build" / "demo.mar", str(ROOT / "helm" / "slipway")
 URL = "http://demo-stable/predictions/demo"
+HOST = f"{uuid.uuid4().hex[:6]}.test"  # a release that has just been deleted may still have its own
 HOLD_S = 10  # for which a weight is watched
 FAILS = "30s"  # a pod that is well takes about 12 s here
 
@@ -64,7 +65,7 @@ def image(archives):
 def values(image):
     """Values of a release that serves one of the archives in the image."""
     repository, _, tag = image.rpartition(":")
-    common = demo_values() | {"image": {"repository": repository, "tag": tag}}
+    common = demo_values(HOST) | {"image": {"repository": repository, "tag": tag}}
 
     def choose(mar: Path = ARCHIVE, **changes: object) -> dict:
         path = "/models/model.mar" if mar == ARCHIVE else f"/models/{mar.name}"
@@ -109,7 +110,7 @@ def through_gateway() -> tuple[str, str]:
     found = gateway()
     if found is None:
         pytest.skip("the cluster has no Gateway")
-    return f"{found[2]}/predictions/demo", "demo.test"
+    return f"{found[2]}/predictions/demo", HOST
 
 
 def answered_by(went: dict, mar: Path) -> list[int]:
