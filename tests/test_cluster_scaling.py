@@ -1,0 +1,128 @@
+"""Pods come when a crowd does, by requests in flight sooner than by CPU; they stay while it stays, and go without an error.
+
+make cluster-test IMAGE=REPOSITORY:TAG ARGS=tests/test_cluster_scaling.py
+
+wants metrics-server, KEDA, Prometheus's operator and a Gateway, which GATEWAY_URL reaches from here; without it the address of the
+Gateway's Service is taken. With REPORT=reports/metrics/cluster-autoscaling.json what was measured is written there.
+"""
+
+import json
+import os
+import time
+import uuid
+from itertools import pairwise
+from urllib.parse import quote
+
+import pytest
+from cluster import Namespace, gateway, wanted_image
+from cluster_report import record
+from cluster_scaling import Samples, locust, sampled
+from first_party import ROOT
+
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1500)]
+SHARE = {"cpu": "400m", "memory": "1Gi"}
+CROWD = {"load_shape": "crowd", "peak": "24", "pace": "0.62", "seconds": "310"}  # 1.4 times what one pod answers
+CONSTANT = {"load_shape": "soak", "peak": "14", "pace": "0.54", "seconds": "200"}  # about what one pod answers: at 60 % of its CPU, two do
+OBJECTIVE = {"objective_p99": "30", "objective_refused": "0.01"}  # of latency none: it is only written down
+SOONER_S = 30
+SCRAPED_S = 300  # one to three minutes go by until Prometheus has heard of a new release
+
+
+@pytest.fixture
+def space():
+    """A fresh namespace."""
+    here = Namespace(f"scaling-{uuid.uuid4().hex[:6]}")
+    here.kubectl("create", "namespace", here.name)
+    yield here
+    here.kubectl("delete", "namespace", here.name)
+
+
+@pytest.fixture
+def address():
+    """The Gateway's address, from here."""
+    namespace, *_ = gateway() or pytest.skip("the cluster has no Gateway")
+    (service, *_) = Namespace(namespace).get("services")["items"]
+    return os.environ.get("GATEWAY_URL", f"http://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}")
+
+
+def install(space, provider):
+    """Install the chart, and wait until Prometheus scrapes its pod."""
+    kinds = space.kubectl("api-resources", "--no-headers")
+    if "ScaledObject" not in kinds or "PodMonitor" not in kinds:
+        pytest.skip("the cluster lacks KEDA or the Prometheus operator")
+    prometheus = space.get("services", "--all-namespaces", "--selector", "operated-prometheus=true")["items"][0]["metadata"]["namespace"]
+    chosen = values(provider, f"http://prometheus-operated.{prometheus}:9090")
+    done = space.helm("upgrade", "--install", "demo", str(ROOT / "helm" / "slipway"), "--wait", "--timeout", "180s", values=chosen)
+    assert done.returncode == 0, done.stderr
+    query = quote(f'slipway_ready{{namespace="{space.name}"}}')
+    path = f"/api/v1/namespaces/{prometheus}/services/prometheus-operated:9090/proxy/api/v1/query?query={query}"
+    until = time.monotonic() + SCRAPED_S
+    while not json.loads(space.kubectl("get", "--raw", path))["data"]["result"]:
+        assert time.monotonic() < until, f"waited {SCRAPED_S} s for Prometheus to scrape the pod"
+        time.sleep(5)
+
+
+def values(provider, prometheus):
+    """One pod of 0.4 CPUs, at most three; they go 30 s after they are not wanted, so that a test sees it."""
+    repository, _, tag = wanted_image().rpartition(":")
+    namespace, name, _ = gateway()
+    return {
+        "image": {"repository": repository, "tag": tag},
+        "replicas": {"min": 1, "max": 3},
+        "resources": {"requests": SHARE, "limits": SHARE},
+        "latencyObjectiveSeconds": 2.5,  # the queue of one pod holds the whole crowd
+        "autoscaling": {"provider": provider, "prometheusUrl": prometheus, "scaleDownSeconds": 30},
+        "metrics": {"backend": "prometheus-operator"},
+        "networkPolicy": {"enabled": False},  # pods are asked through the API server
+        "route": {"enabled": True, "gateway": name, "gatewayNamespace": namespace},
+    }
+
+
+def run(space, provider, address, folder, load):
+    """What came of a load on a fresh release: samples, and Locust's report."""
+    install(space, provider)
+    with sampled(space) as samples:
+        went = locust(address, folder, **load, **OBJECTIVE)
+    assert went["broken"] == [], went
+    return samples, went
+
+
+def figures(samples: Samples, went):
+    """What is written down; seconds are from the moment when the crowd came."""
+    came, left = went.pop("crowd")
+    more = samples.pods_in_order()[1:]
+    moments = {f"pod {count}": {"wanted": samples.wanted_at(count)} | pod for count, pod in enumerate(more, 2)}
+    again = next((row["at"] for row in samples.rows if row["at"] > left and row["wanted"] == 1), None)
+    moments["one again"] = {"wanted": again}
+    return {
+        "crowd_left_s": round(left - came, 1),
+        "moments_s": {
+            name: {what: None if at is None else round(at - came, 1) for what, at in found.items()} for name, found in moments.items()
+        },
+        "samples": [{name: round(value - came if name == "at" else value, 2) for name, value in row.items()} for row in samples.rows],
+        **went,
+        "p99_ms": [(at - came, value) for at, value in went["p99_ms"]],
+    }
+
+
+def test_requests_in_flight_call_three_pods_sooner_than_cpu_does(space, address, tmp_path):
+    found = {}
+    for provider in ("keda", "cpu"):
+        (tmp_path / provider).mkdir()
+        found[provider] = figures(*run(space, provider, address, tmp_path / provider, CROWD))
+        record(provider, found[provider])
+        space.helm("uninstall", "demo", "--wait")
+    moments = {provider: found[provider]["moments_s"] for provider in found}
+    for provider, reached in moments.items():
+        assert reached["pod 3"]["ready"] is not None, f"{provider}: {reached}"
+        assert reached["one again"]["wanted"] is not None, f"{provider}: {reached}"
+    assert moments["keda"]["pod 3"]["wanted"] <= moments["cpu"]["pod 3"]["wanted"] - SOONER_S
+
+
+def test_the_number_of_pods_stays_while_the_load_stays(space, address, tmp_path):
+    samples, went = run(space, "keda", address, tmp_path, CONSTANT)
+    record("constant", figures(samples, went))
+    wanted = [row["wanted"] for row in samples.rows]
+    changes = [after for before, after in pairwise(wanted) if after != before]
+    assert changes[:1] == [2] or changes[:1] == [3], wanted
+    assert len(changes) <= 2, changes
