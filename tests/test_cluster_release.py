@@ -207,9 +207,9 @@ def test_a_broken_release_never_takes_traffic(space, asked, values, archives, wh
         deploy = slipway("deploy", str(mar), *target)
         load.mark("both gave up")
         went = load()
-    assert helm.returncode != 0 and deploy.returncode != 0
-    assert reason in deploy.stderr
+    lost_nothing(what, went | {"helm": helm.stderr.splitlines()[-1], "deploy": deploy.stderr.splitlines()})
+    assert sum(answered_by(went, ARCHIVE)) == went["requests"]
     ended(space, keep=before)
     assert sorted(space.pods()) == sorted(before), "the pods of the old release were touched"
-    assert sum(answered_by(went, ARCHIVE)) == went["requests"]
-    lost_nothing(what, went | {"helm": helm.stderr.splitlines()[-1], "deploy": deploy.stderr.splitlines()})
+    assert helm.returncode != 0 and deploy.returncode != 0
+    assert reason in deploy.stderr, deploy.stderr
