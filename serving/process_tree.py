@@ -1,6 +1,7 @@
 """The whole tree of `slipway serve`: TorchServe as a child, the front door in this process, their start and their end."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from serving.served import Served
 from serving.torchserve.child import TorchServe
 from serving.torchserve.config import STARTUP_TIMEOUT_S
 
+LAST_WORDS_S = 3.0  # a worker's traceback may come after TorchServe has said that it died
 log, torchserve_log = logging.getLogger("slipway"), logging.getLogger("torchserve")
 
 
@@ -131,7 +133,10 @@ async def _come_up(
             if len(states) == plan.workers and all(state == "READY" for state in states.values()):
                 break
             if torchserve.log.loading_failed:
-                await asyncio.sleep(0.2)  # the rest of its last words
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        while not torchserve.log.raised:
+                            await asyncio.sleep(0.04)
                 raise ValueError(f"the model was not loaded: {torchserve.log.reason()}")
             await asyncio.sleep(0.04)
         await batcher.open()

@@ -102,6 +102,14 @@ def test_the_log_finds_what_the_handler_said() -> None:
     assert log.reason() == "golden image golden/0.jpg predicts otherwise"
 
 
+def test_that_a_worker_died_may_be_known_before_why() -> None:
+    log = Log()
+    log.add(said("Backend worker process died."))
+    assert log.loading_failed and log.raised == ""
+    log.add(said("RuntimeError: golden image golden/0.jpg predicts otherwise"))
+    assert log.raised == "RuntimeError: golden image golden/0.jpg predicts otherwise"
+
+
 def test_chatter_is_dropped_and_the_rest_keeps_its_level() -> None:
     log = Log()
     assert log.add(said("Torch worker started.")) is None

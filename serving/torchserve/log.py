@@ -51,15 +51,20 @@ class Log:
         self.loading_failed |= line.text.startswith(LOADING_FAILED)
         return line
 
-    def reason(self) -> str:
-        """Why the model did not load: what the handler raised, else the last lines."""
+    @property
+    def raised(self) -> str:
+        """What the handler raised, empty when it has not said so."""
         for line in self.lines:
             if refused := REFUSED.match(line):
                 return refused[1]
         for line in reversed(self.lines):
             if raised := RAISED.match(line):
                 return f"{raised[1]}: {raised[2]}"
-        return " / ".join(list(self.lines)[-3:]) or "it said nothing"
+        return ""
+
+    def reason(self) -> str:
+        """Why the model did not load: what the handler raised, else the last lines."""
+        return self.raised or " / ".join(list(self.lines)[-3:]) or "it said nothing"
 
 
 def _parse(raw: str) -> Line:
