@@ -238,7 +238,8 @@ def _warnings(release: Release) -> list[dict[str, Any]]:
 
 
 def _log(release: Release, pod: str, container: str, *, ended: bool) -> list[str]:
-    """The last lines of a container; when it `ended` it may have been started again since then, and the one before it is meant."""
+    """The last lines of a container; when it `ended` it may be started again at any moment, and the one before it is meant."""
     command = ("logs", pod, "--container", container, "--tail", "15")
+    now = release.kubectl(*command, check=False)  # first: started again between the two, it is the one before that is asked for next
     before = release.kubectl(*command, "--previous", check=False) if ended else ""
-    return (before or release.kubectl(*command, check=False)).splitlines()
+    return (before or now).splitlines()
