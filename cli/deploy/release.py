@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 NAMESPACE = ROOT / "k8s" / "namespace.yaml"
 TOOLS = ROOT / "build" / "tools"
 POLL_S = 2.0
+LOG_TRIES = 3
 CALL_S = 60.0
 PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 TEST_S = 300.0
@@ -240,6 +241,10 @@ def _warnings(release: Release) -> list[dict[str, Any]]:
 def _log(release: Release, pod: str, container: str, *, ended: bool) -> list[str]:
     """The last lines of a container; when it `ended` it may be started again at any moment, and the one before it is meant."""
     command = ("logs", pod, "--container", container, "--tail", "15")
-    now = release.kubectl(*command, check=False)  # first: started again between the two, it is the one before that is asked for next
-    before = release.kubectl(*command, "--previous", check=False) if ended else ""
-    return (before or now).splitlines()
+    for _ in range(LOG_TRIES):
+        now = release.kubectl(*command, check=False)  # first: started again between the two, it is the one before that is asked for next
+        before = release.kubectl(*command, "--previous", check=False) if ended else ""
+        if lines := (before or now).splitlines():
+            return lines
+        time.sleep(POLL_S)  # a node may not have them at that moment
+    return []
