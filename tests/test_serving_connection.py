@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from test_serving_front_door import GOOD, Door
 
+from serving.front_door import connection, doors
 from serving.front_door.application import FrontDoor
 from serving.front_door.doors import Listen, bind, http_server
 from serving.front_door.keys import Keys, new_key
@@ -101,5 +103,37 @@ def test_a_key_pays_once_for_a_request_that_is_let_in(tmp_path: Path) -> None:
         async with connected(door) as (reader, writer):
             writer.write(post(b"jpeg", f"x-api-key: {key}") + post(b"jpeg", f"x-api-key: {key}"))
             assert [(await answer(reader))[0] for _ in range(2)] == [200, 429]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("sent", [30, -20], ids=["half of a head", "half of a body that was refused"])
+def test_who_does_not_send_the_rest_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, sent: int) -> None:
+    monkeypatch.setattr(connection, "REST_TIMEOUT_S", 0.2)
+
+    async def scenario() -> None:
+        door = Door()
+        door.batcher.full = True
+        async with connected(door) as (reader, writer):
+            request = post(b"x" * 100)
+            writer.write(request[:sent])
+            told = await reader.read()
+            assert told.startswith(b"HTTP/1.1 503") == (sent < 0)
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_connection_is_closed_also_when_the_refused_body_came_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "KEEP_ALIVE_S", 1)
+
+    async def scenario() -> None:
+        door = Door()
+        door.batcher.full = True
+        async with connected(door) as (reader, writer):
+            request = post(b"x" * 100)
+            writer.write(request[:-50])
+            assert (await answer(reader))[0] == 503
+            writer.write(request[-50:])
+            assert await reader.read() == b""
 
     asyncio.run(scenario())

@@ -36,11 +36,11 @@ def test_a_benchmark_measures_ours_beside_the_limit(archive: Path, tmp_path: Pat
     assert [(row["name"], row["connections"]) for row in result["rows"]] == [(name, count) for name in [LIMIT, *ours] for count in (1, 4)]
     for row in result["rows"]:
         assert row["errors"] == {} and row["throughput_rps"] > 0 and row["cpu_ms"] > 0
-        assert row["rounds"] == 2 and len(row["of_limit"]) == 3
+        assert 1 <= row["rounds"] <= 2 and len(row["of_limit"]) == 3  # a starved server is left out of a round that it would not finish
     for server in result["servers"]:
         assert 0 < server["start_s"] < 60
     assert all(row["memory_bytes"] > 50e6 for row in result["rows"] if row["name"] in ours)
-    assert len(result["cells"]) == 2 * len(result["rows"])
+    assert len(result["cells"]) == sum(row["rounds"] for row in result["rows"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -76,7 +76,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"right answers: p50 {_ms(run['right']['p50_ms'])}, p99 {_ms(run['right']['p99_ms'])}, counted from when each was due",
         f"refusals: p50 {_ms(run['refused']['p50_ms'])}, p99 {_ms(run['refused']['p99_ms'])}, counted from the request written",
         f"of {cpus:g} CPUs that it shares with the server, the load took {run['load_cores']:.2f}, at most {closed:.2f} while the maximum "
-        f"was sought; it sent 99 of 100 requests within {run['late_p99_ms']:.1f} ms of when they were due",
+        f"was sought; it sent 99 of 100 requests within {run['late_p99_ms']:.1f} ms of when they were due; other processes, and the "
+        f"machine's host, took {result['others_cores']:.2f}",
     ]
 
 

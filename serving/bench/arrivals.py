@@ -72,7 +72,7 @@ class Connection:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.image = 0
         self.due = self.begun = 0.0
-        self.is_answered = False
+        self.is_answered = self.waits_to_send = False
         self.unsent = memoryview(b"")
         self.received = b""
 
@@ -145,10 +145,11 @@ class Loop:
             pass
         except OSError:
             return self._lost(connection)
+        if bool(connection.unsent) != connection.waits_to_send:
+            connection.waits_to_send = bool(connection.unsent)
+            self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT * connection.waits_to_send)
         if connection.unsent:
-            self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
             return
-        self.poll.modify(connection.socket, select.EPOLLIN)
         if connection.is_answered:  # before it was whole: now the connection is free
             self.idle.append(connection)
 

@@ -12,16 +12,10 @@ class Admission:
 
     def __init__(self, objective_s: float, *, first: int, least: int, most: int) -> None:
         self.objective_s = objective_s
-        self._first, self._least, self.most = first, least, most
+        self._least, self.most = least, most
         self._images = self._seconds = 0.0
         self._since: float | None = None
-
-    @property
-    def limit(self) -> int:
-        """Images that may wait or be in work."""
-        if self._seconds < KNOWN_S:
-            return min(self._first, self.most)
-        return max(self._least, min(self.most, int(SAFETY * self.objective_s * self._images / self._seconds)))
+        self.limit = min(first, most)  # images that may wait or be in work
 
     def wait_s(self, ahead: int) -> float:
         """Seconds until an image with `ahead` images before it is answered; 0 while the rate is not known."""
@@ -33,4 +27,6 @@ class Admission:
             passed = now - self._since
             kept = math.exp(-passed / MEMORY_S)
             self._images, self._seconds = self._images * kept + count, self._seconds * kept + passed
+            if self._seconds >= KNOWN_S:
+                self.limit = max(self._least, min(self.most, int(SAFETY * self.objective_s * self._images / self._seconds)))
         self._since = now if waiting else None

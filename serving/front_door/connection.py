@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.front_door.errors import error_body
 
-HEADERS_TIMEOUT_S = 30.0
+REST_TIMEOUT_S = 30.0
 
 
 class Connection(HttpToolsProtocol):
@@ -19,24 +19,41 @@ class Connection(HttpToolsProtocol):
 
     awaited: "asyncio.Future[Any] | None" = None
     gone = False
-    _headers_timer: asyncio.TimerHandle | None = None
+    _in_head = _in_body = False
+    _rest_timer: asyncio.TimerHandle | None = None  # until the rest of a head, or of a body that nobody reads, must be there
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request. Called by the transport."""
         super().connection_made(transport)
-        self._headers_timer = self.loop.call_later(HEADERS_TIMEOUT_S, transport.close)
+        self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and wait for what is missing. Called by the transport."""
+        super().data_received(data)
+        answered = self.cycle is not None and self.cycle.response_complete
+        if self._in_head or (self._in_body and answered):
+            if self._rest_timer is None:
+                self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self.transport.close)
+            return
+        self._stop_timer()
+        if answered and self.timeout_keep_alive_task is None:  # uvicorn took it for busy because the rest of a body came
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
         """Put this connection into the scope. Called by the parser."""
         super().on_message_begin()
+        self._in_head = True
         self.scope["slipway.connection"] = self  # type: ignore[typeddict-unknown-key]
-        if self._headers_timer is None:
-            self._headers_timer = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)
 
     def on_headers_complete(self) -> None:
         """Start the request. Called by the parser."""
-        self._stop_timer()
+        self._in_head, self._in_body = False, True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Nothing is missing. Called by the parser."""
+        self._in_body = False
+        super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Refuse, or start the application's task."""
@@ -68,6 +85,6 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _stop_timer(self) -> None:
-        if self._headers_timer is not None:
-            self._headers_timer.cancel()
-            self._headers_timer = None
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None

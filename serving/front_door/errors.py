@@ -1,6 +1,7 @@
 """The one error of every HTTP answer: {"code": 400, "type": "NotAnImage", "message": "got ..., wanted ..., do ..."}."""
 
 import json
+from functools import lru_cache
 
 
 class ApiError(Exception):
@@ -19,6 +20,7 @@ class ApiError(Exception):
         return error_body(self.status, self.kind, self.message)
 
 
+@lru_cache(maxsize=64)  # under an overload the same is said a thousand times a second
 def error_body(status: int, kind: str, message: str) -> bytes:
     """The error body as JSON bytes."""
     return json.dumps({"code": status, "type": kind, "message": message}).encode()
