@@ -154,12 +154,12 @@ def test_diff_says_when_nothing_would_change(cluster):
 
 def test_a_failed_upgrade_says_why_and_goes_back(cluster):
     state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
-    broken = pod(ready=False, state=state, lastState={"terminated": {"exitCode": 2, "reason": "Error"}})
+    ended = {"exitCode": 2, "reason": "Error", "message": "slipway: no archive at /models/model.mar"}
+    broken = pod(ready=False, state=state, lastState={"terminated": ended})
     failed = json.dumps([*json.loads(HISTORY), {"revision": 3, "status": "failed"}])
     cluster.answers(
         ("helm upgrade", 1, "Error: UPGRADE FAILED: context deadline exceeded"),
         ("get pods", 0, json.dumps({"items": [broken]})),
-        ("logs .*--previous", 0, "slipway: no archive at /models/model.mar"),
         ("helm history", 0, failed),
     )
     done = cluster.deploy("--image", "colours:1")
@@ -272,7 +272,7 @@ def test_each_way_not_to_be_ready_has_its_words():
         "involvedObject": {"kind": "ReplicaSet", "name": "colours-stable-7"},
     }
     known = {"message": "Back-off restarting failed container", "involvedObject": {"kind": "Pod", "name": "c"}}
-    lines = reasons(pods, [event, event, known], lambda name, container, ended: [f"log of {container} in {name}"])
+    lines = reasons(pods, [event, event, known], lambda name, container: [f"log of {container} in {name}"])
     assert lines == [
         "a: the image registry/colours:1 cannot be had: Container image is not present with pull policy of Never",
         "b finds no node: 0/2 nodes: Insufficient cpu",
@@ -289,16 +289,16 @@ def test_a_pod_that_says_nothing_has_what_the_cluster_says_of_it():
         {"message": 'MountVolume.SetUp failed for volume "keys" : secret "x" not found', "involvedObject": {"kind": "Pod", "name": name}}
         for name in ("a", "of-the-release-before")
     ]
-    lines = reasons([waits], events, lambda name, container, ended: [])
+    lines = reasons([waits], events, lambda name, container: [])
     assert lines == ['pod a: MountVolume.SetUp failed for volume "keys" : secret "x" not found']
 
 
 def test_the_last_words_are_those_of_the_container_that_ended():
     done = pod("a", ready=False, state={"waiting": {"reason": "PodInitializing"}})
-    fetch = {"name": "fetch", "image": "registry/colours:1", "state": {"terminated": {"exitCode": 1}}}
+    fetch = {"name": "fetch", "image": "registry/colours:1", "state": {"terminated": {"exitCode": 1, "message": "404\nno such object"}}}
     done["status"]["initContainerStatuses"] = [fetch]
-    lines = reasons([done], [], lambda name, container, ended: [f"{container} said in {name}, ended: {ended}"])
-    assert lines == ["a: fetch ended with exit code 1; its last words:", "  | fetch said in a, ended: True"]
+    lines = reasons([done], [], lambda name, container: ["of another container"])
+    assert lines == ["a: fetch ended with exit code 1; its last words:", "  | 404", "  | no such object"]
 
 
 @pytest.mark.parametrize(("code", "never"), [(2, True), (1, False)])

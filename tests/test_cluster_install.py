@@ -193,7 +193,6 @@ def test_a_drained_node_under_load_fails_no_request(space, asked):
     lost_nothing("a drained node", result)
 
 
-@pytest.mark.long  # its words were missing in some runs on a starved machine: the container is started again while they are asked for
 def test_another_archive_than_the_images_is_refused_and_the_old_release_is_back(space, image, values, tmp_path):
     here, _ = space
     other = write_colours(tmp_path / "colours.mar")

@@ -1,4 +1,8 @@
-"""Why pods are not ready, in words: from what the cluster says about them, its events, and the last lines of their logs."""
+"""Why pods are not ready, in words: from what the cluster says about them, its events, and the last lines of their logs.
+
+Of a container that ended, the cluster keeps those lines itself, because the chart asks for that (`terminationMessagePolicy`): its log may
+be gone when it is asked for.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,7 +14,7 @@ ITS_OWN_FAULT = 2  # exit code of `slipway serve` for what it was given: an arch
 MAX_EVENTS = 3
 LOG_LINES = 5
 
-Log = Callable[[str, str, bool], list[str]]
+Log = Callable[[str, str], list[str]]
 
 
 def ready(pod: dict[str, Any]) -> bool:
@@ -31,8 +35,7 @@ def hopeless(pod: dict[str, Any]) -> bool:
 def reasons(pods: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], log: Log) -> list[str]:
     """A line or more for each pod that is not ready, then what the cluster warned of besides; the same line once.
 
-    `log` gives the last lines of a container of a pod, of the one that ended when it is told so. What the cluster says of a pod is told
-    only where the pod has no line of its own.
+    `log` gives the last lines of a container of a pod. What the cluster says of a pod is told only where the pod has no line of its own.
     """
     of_pods = {pod["metadata"]["name"]: list(_of_pod(pod, log)) for pod in pods if not ready(pod)}
     silent = {name for name, lines in of_pods.items() if not lines}
@@ -55,12 +58,12 @@ def _of_pod(pod: dict[str, Any], log: Log) -> Iterator[str]:
             yield f"{name}: {status['name']} needed more memory than its limit (OOMKilled): raise resources.limits.memory"
         elif ended.get("exitCode"):
             yield f"{name}: {status['name']} ended with exit code {ended['exitCode']}; its last words:"
-            yield from _last(log(name, status["name"], True))
+            yield from _last(ended.get("message", "").splitlines())
         elif waiting.get("message"):
             yield f"{name}: {waiting['message']}"
         elif "running" in status.get("state", {}) and not status.get("ready"):
             yield f"{name}: {status['name']} runs, but is not ready; its last words:"
-            yield from _last(log(name, status["name"], False))
+            yield from _last(log(name, status["name"]))
 
 
 def _last(lines: Sequence[str]) -> Iterator[str]:

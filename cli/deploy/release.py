@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 NAMESPACE = ROOT / "k8s" / "namespace.yaml"
 TOOLS = ROOT / "build" / "tools"
 POLL_S = 2.0
-LOG_TRIES = 3
 CALL_S = 60.0
 PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 TEST_S = 300.0
@@ -136,7 +136,7 @@ def install(release: Release, *, timeout_s: int, say: Callable[[str], None]) -> 
     if helm.returncode:
         pods = release.pods()
         new = [pod for pod in pods if pod["metadata"]["name"] not in before]
-        why = reasons(new or pods, _warnings(release), lambda pod, container, ended: _log(release, pod, container, ended=ended))
+        why = reasons(new or pods, _warnings(release), partial(_log, release))
         raise Failed([*why, *helm.stdout.read().strip().splitlines()[-1:]])
 
 
@@ -238,13 +238,5 @@ def _warnings(release: Release) -> list[dict[str, Any]]:
     return [event for event in events if event["involvedObject"]["name"].startswith(f"{release.name}-")]
 
 
-def _log(release: Release, pod: str, container: str, *, ended: bool) -> list[str]:
-    """The last lines of a container; when it `ended` it may be started again at any moment, and the one before it is meant."""
-    command = ("logs", pod, "--container", container, "--tail", "15")
-    for _ in range(LOG_TRIES):
-        now = release.kubectl(*command, check=False)  # first: started again between the two, it is the one before that is asked for next
-        before = release.kubectl(*command, "--previous", check=False) if ended else ""
-        if lines := (before or now).splitlines():
-            return lines
-        time.sleep(POLL_S)  # a node may not have them at that moment
-    return []
+def _log(release: Release, pod: str, container: str) -> list[str]:
+    return release.kubectl("logs", pod, "--container", container, "--tail", "15", check=False).splitlines()

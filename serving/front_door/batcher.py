@@ -22,7 +22,7 @@ from serving.torchserve.arena import Arena
 from serving.torchserve.slot import Slot
 
 MAX_FRAME_BYTES = 8 << 20
-SWEEP_S = 0.02  # between two looks for images whose client left: one costs as much as many refusals
+SWEEP_S = 0.1  # between two looks for images whose client left: one costs as much as many refusals
 MAX_PENDING_BYTES = 256 << 20
 
 

@@ -7,7 +7,7 @@ overload most answers are refusals, and would take the CPU that the accepted ima
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.front_door.errors import error_body
 
@@ -19,7 +19,7 @@ class Connection(HttpToolsProtocol):
 
     awaited: "asyncio.Future[Any] | None" = None
     gone = False
-    _in_head = _in_body = False
+    _in_head = _in_body = _refused = False
     _rest_timer: asyncio.TimerHandle | None = None  # until the rest of a head, or of a body that nobody reads, must be there
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -30,7 +30,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse, and wait for what is missing. Called by the transport."""
         super().data_received(data)
-        answered = self.cycle is not None and self.cycle.response_complete
+        answered = self._refused or (self.cycle is not None and self.cycle.response_complete)
         if self._in_head or (self._in_body and answered):
             if self._rest_timer is None:
                 self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self.transport.close)
@@ -46,28 +46,43 @@ class Connection(HttpToolsProtocol):
         self.scope["slipway.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
-        """Start the request. Called by the parser."""
+        """Refuse the request, or start it. Called by the parser."""
         self._in_head, self._in_body = False, True
-        super().on_headers_complete()
+        self._refused = self._is_next() and self._refuse()
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body. Called by the parser."""
+        if not self._refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Nothing is missing. Called by the parser."""
         self._in_body = False
-        super().on_message_complete()
+        if not self._refused:
+            super().on_message_complete()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Refuse, or start the application's task."""
-        if self.pipeline or (refusal := app.refusal(cycle.scope)) is None:
-            return super()._start_asgi_task(cycle, app)
+    def _is_next(self) -> bool:
+        """Whether nothing that came before is still to be answered."""
+        return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
+
+    def _refuse(self) -> bool:
+        """Answer and say so, when the application refuses the request. What needs decoding is left to it, it can refuse as well."""
+        if b"%" in self.url or b"?" in self.url:
+            return False
+        self.scope["method"], self.scope["path"] = self.parser.get_method().decode(), self.url.decode("latin-1")
+        refusal = self.app.refusal(self.scope)
+        if refusal is None:
+            return False
         status, headers, body = refusal
-        if not cycle.keep_alive:
-            headers.append((b"connection", b"close"))
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
-        if not cycle.keep_alive:
+        stays = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        headers = [*self.server_state.default_headers, *headers, *([] if stays else [(b"connection", b"close")])]
+        self.transport.write(b"".join((STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", body)))
+        if not stays:
             self.transport.close()
-        cycle.on_response()
+        self.on_response_complete()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what the client waited for. Called by the transport."""

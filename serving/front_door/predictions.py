@@ -17,7 +17,6 @@ from serving.served import Served
 
 PREFIX = "/predictions/"
 METHODS = ("POST", "PUT")
-READ_HEADERS = frozenset({b"content-length", b"content-type", b"authorization", b"x-api-key", b"x-request-timeout-ms"})
 FORM_OVERHEAD_BYTES = 4096
 
 
@@ -38,7 +37,7 @@ class Predictions:
 
     def admit(self, scope: MutableMapping[str, Any]) -> Admitted:
         """Let in the request with this ASGI scope, or raise ApiError."""
-        given = {name: value for name, value in scope["headers"] if name in READ_HEADERS}
+        given = dict(scope["headers"])
         if self._keys is not None:
             self._keys.admit(given.get(b"authorization"), given.get(b"x-api-key"))
         if scope["path"] not in self._paths:

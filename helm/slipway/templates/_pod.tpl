@@ -58,6 +58,7 @@ initContainers:
   - name: fetch
     image: {{ $runs.image }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
+    terminationMessagePolicy: FallbackToLogsOnError
     command: [python3, /scripts/fetch.py]
     args:
       - {{ $runs.model.uri | quote }}
@@ -76,6 +77,7 @@ containers:
   - name: slipway
     image: {{ $runs.image }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
+    terminationMessagePolicy: FallbackToLogsOnError # why it ended is in the pod's status, also when its log is gone
     args:
       - serve
       - {{ $runs.model.path | quote }}
