@@ -51,7 +51,7 @@ def serve(
         import uvloop  # after the JVM was started: what follows is done while it boots
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            admission = Admission(objective_s, first=plan.slots * plan.max_batch, least=plan.slots * BATCHES[0], most=plan.max_images)
+            admission = Admission(objective_s, least=plan.slots * BATCHES[0], most=plan.max_images)
             tree = _serve(torchserve, served, plan, doors, keys=keys, admission=admission, drain_delay_s=drain_delay_s, on_ready=on_ready)
             runner.run(tree)
     except asyncio.CancelledError:

@@ -6,7 +6,7 @@ from serving.front_door.admission import Admission
 
 
 def admission(objective_s: float = 2.0) -> Admission:
-    return Admission(objective_s, first=96, least=48, most=256)
+    return Admission(objective_s, least=48, most=256)
 
 
 def work(bound: Admission, *, rate: float, seconds: float, start: float = 100.0) -> None:
@@ -16,11 +16,15 @@ def work(bound: Admission, *, rate: float, seconds: float, start: float = 100.0)
         bound.answered(8, now=start + 8 * batch / rate, waiting=True)
 
 
-def test_until_the_rate_is_known_the_first_bound_holds() -> None:
+def test_until_the_rate_is_known_workers_do_what_they_do_with_a_lone_image() -> None:
     bound = admission()
-    assert bound.limit == 96
+    assert bound.limit == 48
+    bound.alone(0.01)
     work(bound, rate=80, seconds=0.4)
-    assert bound.limit == 96 and bound.wait_s(50) == 0
+    assert bound.limit == 160 and bound.wait_s(50) == 0  # 0.8 x 2 s x 100
+    work(known := admission(), rate=80, seconds=10)
+    known.alone(0.01)
+    assert known.limit == pytest.approx(128, abs=1)
 
 
 def test_the_bound_is_what_is_answered_within_four_fifths_of_the_objective() -> None:

@@ -72,7 +72,7 @@ async def running(**settings: Any) -> AsyncIterator[tuple[Batcher, FakeTorchServ
         server = await asyncio.start_unix_server(fake, Path(folder) / "s", limit=1 << 25)
         most = settings.pop("most", 100)
         first = settings.pop("first", most)
-        admission = Admission(2.0, first=first, least=first, most=most)
+        admission = Admission(2.0, least=first, most=most)
         usual = {"workers": settings.get("slots", 3), "slots": 3, "max_batch": 8, "admission": admission, "timeout_s": 5.0}
         batcher = Batcher(Path(folder) / "s", "m", **usual | settings)
         await batcher.open()
@@ -96,6 +96,17 @@ def test_a_lone_image_goes_at_once_and_alone() -> None:
             assert await batcher.submit(b"one") == (200, b'"one"')
             assert fake.batches == [[b"one"]]
             assert fake.metas == [{"alone": True}]
+
+    asyncio.run(scenario())
+
+
+def test_a_crowd_may_come_to_a_server_that_has_answered_lone_images_only() -> None:
+    async def scenario() -> None:
+        async with running(first=1, most=100) as (batcher, _):
+            await batcher.submit(b"one")
+            answers = [batcher.submit(b"%d" % number) for number in range(50)]  # 0.8 x 2 s, and an image takes milliseconds
+            assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 50
+            assert batcher.limit > 1
 
     asyncio.run(scenario())
 

@@ -8,14 +8,14 @@ KNOWN_S = 0.5  # of work without a pause, before the rate is believed
 
 
 class Admission:
-    """The bound on images in the system, by Little's law: rate times objective. `first` holds until the rate is known, `least` always."""
+    """The bound on images in the system, by Little's law: rate times objective, from `least` to `most`."""
 
-    def __init__(self, objective_s: float, *, first: int, least: int, most: int) -> None:
+    def __init__(self, objective_s: float, *, least: int, most: int) -> None:
         self.objective_s = objective_s
         self._least, self.most = least, most
         self._images = self._seconds = 0.0
         self._since: float | None = None
-        self.limit = min(first, most)  # images that may wait or be in work
+        self.limit = least  # images that may wait or be in work
 
     def wait_s(self, ahead: int) -> float:
         """Seconds until an image with `ahead` images before it is answered; 0 while the rate is not known."""
@@ -28,5 +28,13 @@ class Admission:
             kept = math.exp(-passed / MEMORY_S)
             self._images, self._seconds = self._images * kept + count, self._seconds * kept + passed
             if self._seconds >= KNOWN_S:
-                self.limit = max(self._least, min(self.most, int(SAFETY * self.objective_s * self._images / self._seconds)))
+                self._bound(self._images / self._seconds)
         self._since = now if waiting else None
+
+    def alone(self, took_s: float) -> None:
+        """An image with nothing beside it took so long: the workers do no less, which counts until their rate is known."""
+        if self._seconds < KNOWN_S:
+            self._bound(1 / took_s)
+
+    def _bound(self, rate: float) -> None:
+        self.limit = max(self._least, min(self.most, int(SAFETY * self.objective_s * rate)))

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from serving.front_door.admission import Admission
 from serving.front_door.errors import unavailable
-from serving.front_door.jobs import LATE, LOST, OVERDUE, Answer, Job, answers_of, settle
+from serving.front_door.jobs import LATE, LOST, OVERDUE, Answer, Batch, Job, answers_of, settle
 from serving.front_door.sharing import Sharing, size
 from serving.torchserve.arena import Arena
 from serving.torchserve.slot import Slot
@@ -167,7 +167,8 @@ class Batcher:
             slot = self._idle.pop()
             timer = asyncio.get_running_loop().call_later(self._timeout_s, self._late, slot, jobs)
             deadlines = [job.deadline for job in jobs] if any(job.deadline for job in jobs) else None
-            slot.send([job.image for job in jobs], partial(self._done, slot, jobs, timer), alone=alone, deadlines=deadlines)
+            done = partial(self._done, Batch(slot, jobs, timer, time.monotonic()))
+            slot.send([job.image for job in jobs], done, alone=alone, deadlines=deadlines)
 
     def _look_again(self) -> None:
         """Send what waited for more images as soon as no more are expected."""
@@ -194,7 +195,8 @@ class Batcher:
             self._pending_bytes -= len(job.image)
         return jobs
 
-    def _done(self, slot: Slot, jobs: list[Job], timer: asyncio.TimerHandle, status: int | Exception, body: bytes | bytearray) -> None:
+    def _done(self, batch: Batch, status: int | Exception, body: bytes | bytearray) -> None:
+        slot, jobs, timer, sent_at = batch
         timer.cancel()
         self._in_flight -= len(jobs)
         self._batches -= 1
@@ -207,6 +209,8 @@ class Batcher:
         if meta is not None:
             self._answered_at = time.monotonic()
             self._admission.answered(len(jobs), now=self._answered_at, waiting=bool(self._pending))
+            if len(jobs) == 1 and not self._there:
+                self._admission.alone(self._answered_at - sent_at)
         for job, answer in zip(jobs, answers, strict=True):
             settle(job.answer, answer)
         self._sharing.answered(len(jobs), time.monotonic())

@@ -1,10 +1,11 @@
-"""One image that waits for its answer, and the answers that it may get."""
+"""One image that waits for its answer, the batch in which it goes, and the answers that it may get."""
 
 import asyncio
 from typing import Any, NamedTuple
 
 from serving.front_door.errors import error_body
 from serving.handler import frames
+from serving.torchserve.slot import Slot
 
 
 class Answer(NamedTuple):
@@ -20,6 +21,15 @@ class Job(NamedTuple):
     image: bytes
     answer: "asyncio.Future[Answer]"
     deadline: float | None
+
+
+class Batch(NamedTuple):
+    """Images on their way: by which slot, what ends the wait for them, and when they were sent."""
+
+    slot: Slot
+    jobs: list[Job]
+    timer: asyncio.TimerHandle
+    sent_at: float
 
 
 LOST = Answer(503, error_body(503, "WorkerLost", "the worker that had this image is gone: send it again"))
