@@ -35,7 +35,8 @@ def overload(
     whether or not the server keeps up. It holds when it still answers 0.9 of its maximum in time, 99 of 100 answers within the
     objective, refuses the rest with 503 and Retry-After within 5 ms, and has no more memory afterwards than before.
 
-    Both the server and what loads it run on this machine and share its CPUs: the result says how much the load took.
+    Both the server and what loads it run on this machine and share its CPUs: the result says how much the load took. The goodput is
+    judged at equal speed: with that put aside, and with what an image cost the workers then and at the maximum.
     """
     from cli.bench import progress
     from cli.bench.images import load_images
@@ -62,7 +63,8 @@ def overload(
         objective_s = objective or objective_of(server) or OBJECTIVE_S
         found = run(server, files, answers.labels, times=times, seconds=seconds, objective_s=objective_s, tell=tell)
     told = {"images": about_images, "server": server.name, "maximum_rps": found.maximum_rps}
-    result = {**facts(opened, answers.capabilities), **told, **asdict(found)}
+    steady = {"goodput_at_equal_speed": found.goodput_at_equal_speed}
+    result = {**facts(opened, answers.capabilities), **told, **steady, **asdict(found)}
     if not finish(result, judge(found), lines=_lines(result), draw=draw_overload, report=report, figure=figure, as_json=as_json):
         raise typer.Exit(1)
 

@@ -218,6 +218,7 @@ def drive(arrivals: Arrivals) -> dict[str, Any]:
     return {
         "sent": loop.sent,
         "answered": len(loop.outcomes),
+        "right_in_all": sum(one.kind == RIGHT for one in loop.outcomes),
         "goodput_rps": in_time / arrivals.seconds,
         RIGHT: _latencies(right, (50, 95, 99)),
         REFUSED: _latencies(refused, (50, 99)),
