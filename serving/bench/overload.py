@@ -71,7 +71,7 @@ class Overload:
         before_ms = fmean(cell.cpu_parts_ms.get(workers, 0.0) for cell in closed)
         then_ms = 1e3 * self.cpu_s[workers] / self.open_loop["right_in_all"]
         left = [self.cpus - cores for cores in (fmean(cell.load_cores for cell in closed), self.open_loop["load_cores"])]
-        return self.goodput * (then_ms / before_ms) * float(left[0] / left[1])
+        return float(self.goodput * (then_ms / before_ms) * (left[0] / left[1]))
 
 
 def overload(
