@@ -41,6 +41,7 @@ lock: .venv/.dev-installed ## Make requirements/*.lock fit pyproject.toml; ARGS=
 	$(COMPILE) pyproject.toml --extra dev --output-file requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra train $(AS_DEV) --output-file requirements/train.lock
 	$(COMPILE) pyproject.toml --extra serve $(AS_DEV) --output-file requirements/serve.lock
+	$(COMPILE) requirements/gpu.in $(AS_DEV) --output-file requirements/gpu.lock
 	$(COMPILE) requirements/installer.in $(AS_DEV) --output-file requirements/installer.lock
 
 clean: ## Remove .venv, caches, and build with every run and archive in it

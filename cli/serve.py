@@ -26,6 +26,13 @@ class Runtime(StrEnum):
     flask = "flask"
 
 
+class Device(StrEnum):
+    """What runs the network."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the command line."""
     app.command()(serve)
@@ -60,6 +67,9 @@ def serve(
         float, typer.Option(help="Seconds for which requests are still taken after SIGTERM; in a cluster, about 5.", min=0, max=600)
     ] = 0.0,
     digest: Annotated[str | None, typer.Option(help="sha256 that the archive must have, else it is not served. Default: any.")] = None,
+    device: Annotated[
+        Device, typer.Option(envvar="SLIPWAY_DEVICE", help="Where the network runs: cpu, or cuda, an NVIDIA GPU (the image's gpu target).")
+    ] = Device.cpu,
     log: Annotated[Form, typer.Option(help="Lines for people, or JSON for programs, on standard error.")] = Form.text,
     workers: Annotated[int | None, typer.Option(help="TorchServe workers. Default: from the CPU limit.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one worker. Default: from the CPU limit.")] = None,
@@ -77,10 +87,14 @@ def serve(
     served = open_archive(archive)
     if digest not in (None, served.digest):
         raise ValueError(f"got {archive} with sha256 {served.digest}, wanted {digest}: this is another archive than was meant")
+    if device is Device.cuda and not served.knows_gpus:
+        raise ValueError(f"{archive} was packaged before GPUs were known: make it again with `slipway package`, or take --device cpu")
     if runtime is Runtime.flask and (internal_port is not None or admin_port is not None or keys is not None or drain_delay):
         raise ValueError("--internal-port, --admin-port, --keys and --drain-delay are the front door's: leave them out, or take torchserve")
     if (admin_port is None) != (admin_keys is None):
         raise ValueError("--admin-port and --admin-keys go together: the port is never open to everybody")
+    os.environ["SLIPWAY_DEVICE"] = device  # for every process that runs the archive's handler
+    reasons = [*plan.reasons, *(["the network runs on the GPU"] if device is Device.cuda else [])]
     log_to(None, log)
     sock = bind(Listen(host, port))
     internal = bind(Listen(host, internal_port)) if internal_port is not None else None
@@ -101,7 +115,7 @@ def serve(
             drain_delay_s=drain_delay,
             stand_in=os.environ.get("SLIPWAY_TORCH_STAND_IN") != "0",
             cache=_cache_folder(),
-            on_ready=lambda: _greet(served, url, plan.reasons),
+            on_ready=lambda: _greet(served, url, reasons),
         )
     except ServingFailed as error:
         logging.getLogger("slipway").error(str(error))

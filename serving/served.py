@@ -19,7 +19,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Served:
-    """The self-description of one archive, its golden images with it, and whether its handler takes images from shared memory."""
+    """The self-description of one archive, its golden images with it, and what its handler can: images from shared memory, GPUs."""
 
     path: Path
     name: str
@@ -30,6 +30,7 @@ class Served:
     golden: tuple[Golden, ...]
     golden_tolerance: float
     reads_arenas: bool
+    knows_gpus: bool
     about: dict[str, Any]
 
     def info(self) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def open_archive(path: Path) -> Served:
     archive = read(path)
     about = archive.about
     with zipfile.ZipFile(path) as mar:
-        reads_arenas = "handler/arena.py" in mar.namelist()
+        reads_arenas, knows_gpus = (f"handler/{part}.py" in mar.namelist() for part in ("arena", "gpu"))
         golden = tuple(Golden(entry["file"], mar.read(entry["file"]), tuple(entry["probabilities"])) for entry in about["golden"])
     return Served(
         path=path,
@@ -63,5 +64,6 @@ def open_archive(path: Path) -> Served:
         golden=golden,
         golden_tolerance=about["golden_tolerance"],
         reads_arenas=reads_arenas,
+        knows_gpus=knows_gpus,
         about=about,
     )

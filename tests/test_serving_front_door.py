@@ -68,6 +68,7 @@ class Door:
             golden=(Golden("golden/0.jpg", b"x", (0.1, 0.9)),),
             golden_tolerance=0.03,
             reads_arenas=False,
+            knows_gpus=False,
             about={
                 "format": 1,
                 "name": "steel",

@@ -45,7 +45,6 @@ class Handler:
         from PIL import Image
 
         from .decode import Preprocess, decode
-        from .engine import Engine
 
         cv2.setNumThreads(1)  # parallel over images, never within one
         Image.init()  # all of Pillow's formats now, not during the first odd image
@@ -55,12 +54,21 @@ class Handler:
         self.quoted = [json.dumps(label) for label in self.labels]
         self.to = Preprocess(**self.about["preprocess"], **self.about["limits"])
         self.decode = decode
-        self.engine = Engine(folder / "model.onnx", threads=threads, lone_threads=lone_threads)
+        self.engine = self._engine(folder / "model.onnx", threads, lone_threads)
         self.engine.warm(self.to.size_px, BATCHES)
         pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.map: Callable[..., Iterable[Any]] = pool.map if pool else map
         self.arenas = Arenas(Path(os.environ.get("SLIPWAY_ARENAS", folder / "no-arenas")))
         self.check_golden(folder)
+
+    def _engine(self, model: Path, threads: int, lone_threads: int) -> Any:
+        if os.environ.get("SLIPWAY_DEVICE") == "cuda":
+            from . import gpu
+
+            return gpu.Engine(model)
+        from .engine import Engine
+
+        return Engine(model, threads=threads, lone_threads=lone_threads)
 
     def check_golden(self, folder: Path) -> None:
         """Nothing, when every golden image predicts as recorded.

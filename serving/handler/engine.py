@@ -32,8 +32,14 @@ class Engine:
         request = self._lone if alone and len(images) == 1 else self._batch
         request.infer([images], share_inputs=True)
         logits = request.get_tensor("logits").data
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True), request.get_tensor("embedding").data.copy()
+        return softmax(logits), request.get_tensor("embedding").data.copy()
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Probabilities (N, K) of logits (N, K)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 @functools.cache
