@@ -27,6 +27,7 @@ CONSTANT = {"load_shape": "soak", "peak": "14", "seconds": "200"}
 MANY, FULL = 1.4, 0.95  # times what one pod answers; pods are wanted at 60 % of their CPU, so FULL is two of them
 OBJECTIVE = {"objective_p99": "30", "objective_refused": "0.01"}  # of latency none: it is only written down
 SOONER_S = 30
+CALM_S = 75  # the query averages over 30 s, scrapes and decisions are 15 s apart: what one pod was asked before is forgotten
 SCRAPED_S = 300  # one to three minutes go by until Prometheus has heard of a new release
 
 
@@ -100,9 +101,20 @@ def values(provider, prometheus):
     }
 
 
+def calm(space):
+    """Wait until one pod has been wanted for a while: its own start, and the load of before, have had their say."""
+    since, until = time.monotonic(), time.monotonic() + SCRAPED_S
+    while time.monotonic() < since + CALM_S:
+        assert time.monotonic() < until, "more than one pod is wanted while nobody asks"
+        if space.get("deployment", "demo-stable")["spec"]["replicas"] != 1:
+            since = time.monotonic()
+        time.sleep(5)
+
+
 def run(space, provider, address, folder, load):
     """What came of a load on a fresh release: samples, and Locust's report."""
     install(space, provider)
+    calm(space)
     with sampled(space) as samples:
         went = locust(address, folder, **load, **OBJECTIVE)
     assert went["broken"] == [], went

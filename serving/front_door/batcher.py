@@ -129,14 +129,14 @@ class Batcher:
             self._dispatch()
         return answers
 
-    def admit(self, count: int, size: int = 0, *, timeout_s: float | None = None) -> None:
-        """Do nothing when `count` more images, of `size` bytes in all, may come; else raise ApiError 503 Full."""
-        fits = self._fits(count, size)
+    def admit(self, count: int, n_bytes: int = 0, *, timeout_s: float | None = None) -> None:
+        """Do nothing when `count` more images, of `n_bytes` in all, may come; else raise ApiError 503 Full."""
+        fits = self._fits(count, n_bytes)
         if not fits and (now := time.monotonic()) - self._swept_at > SWEEP_S:
             self._swept_at = now
             self._pending = deque(job for job in self._pending if not job.answer.done())
             self._pending_bytes = sum(len(job.image) for job in self._pending)
-            fits = self._fits(count, size)
+            fits = self._fits(count, n_bytes)
         if not fits:
             limits = f"{self.limit} and {MAX_PENDING_BYTES >> 20} MiB may"
             self._refuse(count, f"{self._there} images are there, {self._pending_bytes >> 20} MiB wait; {limits}")
@@ -151,10 +151,10 @@ class Batcher:
     def _there(self) -> int:
         return len(self._pending) + self._in_flight
 
-    def _fits(self, count: int, size: int) -> bool:
+    def _fits(self, count: int, n_bytes: int) -> bool:
         there = self._there
         limit = self._admission.limit if there else self._admission.most  # a form of many images may come when it is alone
-        return there + count <= limit and self._pending_bytes + size <= MAX_PENDING_BYTES
+        return there + count <= limit and self._pending_bytes + n_bytes <= MAX_PENDING_BYTES
 
     def _dispatch(self) -> None:
         while self._idle and len(self._pending) >= self._sharing.least(self._there, self._batches):
