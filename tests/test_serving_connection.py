@@ -107,16 +107,22 @@ def test_a_key_pays_once_for_a_request_that_is_let_in(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@asynccontextmanager
+async def refused() -> AsyncIterator[Stream]:
+    """A connection to a server that is full."""
+    door = Door()
+    door.batcher.full = True
+    async with connected(door) as stream:
+        yield stream
+
+
 @pytest.mark.parametrize("sent", [30, -20], ids=["half of a head", "half of a body that was refused"])
 def test_who_does_not_send_the_rest_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, sent: int) -> None:
     monkeypatch.setattr(connection, "REST_TIMEOUT_S", 0.2)
 
     async def scenario() -> None:
-        door = Door()
-        door.batcher.full = True
-        async with connected(door) as (reader, writer):
-            request = post(b"x" * 100)
-            writer.write(request[:sent])
+        async with refused() as (reader, writer):
+            writer.write(post(b"x" * 100)[:sent])
             told = await reader.read()
             assert told.startswith(b"HTTP/1.1 503") == (sent < 0)
 
@@ -127,9 +133,7 @@ def test_an_idle_connection_is_closed_also_when_the_refused_body_came_later(monk
     monkeypatch.setattr(doors, "KEEP_ALIVE_S", 1)
 
     async def scenario() -> None:
-        door = Door()
-        door.batcher.full = True
-        async with connected(door) as (reader, writer):
+        async with refused() as (reader, writer):
             request = post(b"x" * 100)
             writer.write(request[:-50])
             assert (await answer(reader))[0] == 503
