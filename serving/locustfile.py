@@ -9,11 +9,13 @@ Exit 1 when an objective is not kept or a request was not answered exactly once,
 import json
 import logging
 import random
+import signal
 import uuid
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import gevent
 from locust import LoadTestShape, constant_pacing, events, task
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 from locust.env import Environment
@@ -41,6 +43,11 @@ class Run:
         self.images = images
         self.ledger = Ledger()
         self.model = ""
+        self.interrupted = False
+
+    def interrupt(self) -> None:
+        """End the load test early. Locust's own ways would end one of its users amid a request."""
+        self.interrupted = True
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
@@ -51,6 +58,7 @@ def _add_options(parser: ArgumentParser) -> None:
     group.add_argument("--seconds", type=int, default=60, help="Length of the test")
     group.add_argument("--pace", type=float, default=0.0, help="Seconds from one request of a user to its next; 0 for none between")
     group.add_argument("--images", default="", env_var="SLIPWAY_IMAGES", help="Folder of images to send; without it some are drawn")
+    group.add_argument("--host-header", default="", help="Name that the server is asked by, when that of --host is only its address")
     group.add_argument("--key", default="", env_var="SLIPWAY_KEY", help="API key")
     group.add_argument("--objective-p99", type=float, default=1.0, help="Seconds that 99 of 100 right answers take at most")
     group.add_argument("--objective-refused", type=float, default=0.01, help="Share of requests that may be answered 503")
@@ -62,7 +70,10 @@ def _prepare(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     if options is not None:
         environment.stop_timeout = environment.stop_timeout or FINISH_S
-        environment.slipway = Run(_load(options.images))  # type: ignore[attr-defined]
+        run = environment.slipway = Run(_load(options.images))  # type: ignore[attr-defined]
+        if options.headless:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                gevent.signal_handler(number, run.interrupt)
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
@@ -101,7 +112,8 @@ class Shape(LoadTestShape):
         options = self.runner.environment.parsed_options
         assert options is not None
         share = self.get_run_time() / options.seconds  # type: ignore[no-untyped-call]
-        if share >= 1:
+        run: Run = self.runner.environment.slipway  # type: ignore[attr-defined]
+        if share >= 1 or run.interrupted:
             return None
         fifth = int(share * 5)
         crowded = 0.1 <= share < 0.6  # what comes before and after fills a fraction of a pod
@@ -112,6 +124,11 @@ class Shape(LoadTestShape):
 
 class Caller(FastHttpUser):
     """Sends mostly one image, sometimes several at once, and now and then something that is none."""
+
+    def __init__(self, environment: Environment) -> None:
+        name = environment.parsed_options.host_header if environment.parsed_options else ""
+        self.default_headers = {"Host": name} if name else None
+        super().__init__(environment)
 
     def wait_time(self) -> float:
         """Seconds until the next request."""

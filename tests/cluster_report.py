@@ -17,10 +17,3 @@ def record(key: str, figures: dict[str, Any]) -> None:
     lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in (known | {key: figures}).items()]
     partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     partial.replace(path)
-
-
-def lost_nothing(key: str, went: dict[str, Any]) -> None:
-    """Write down how a load of `Namespace.load` went; each of its requests was answered, and right."""
-    record(key, went)
-    assert went["failures"] == []
-    assert went["requests"] > 50

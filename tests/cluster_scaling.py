@@ -3,11 +3,9 @@
 `.venv/bin/python tests/cluster_scaling.py` draws figures/autoscaling.svg from what test_cluster_scaling.py wrote down.
 """
 
-import csv
 import json
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -117,21 +115,6 @@ def _cpus(quantity: str) -> float:
     Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
     """
     return float(quantity[:-1]) * CPU_UNITS[quantity[-1]] if quantity[-1] in CPU_UNITS else float(quantity)
-
-
-def locust(address: str, folder: Path, **options: str) -> dict[str, Any]:
-    """The load test's report; with it `crowd`, from when to when all users were there, and `p99_ms`, pairs over time."""
-    command = [sys.executable, "-m", "locust", "-f", "serving/locustfile.py", "--headless", "--only-summary", "--host", address]
-    files = {"report": str(folder / "load.json"), "csv": str(folder / "load")}
-    chosen = [f"--{name.replace('_', '-')}={value}" for name, value in {**options, **files}.items()]
-    done = subprocess.run([*command, *chosen], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    assert (folder / "load.json").exists(), done.stderr
-    with (folder / "load_stats_history.csv").open() as lines:
-        seconds = [row for row in csv.DictReader(lines) if row["Name"] == "Aggregated"]
-    at_peak = [float(row["Timestamp"]) for row in seconds if row["User Count"] == options["peak"]]
-    slow = [(float(row["Timestamp"]), float(row["99%"])) for row in seconds if row["99%"] != "N/A"]
-    report: dict[str, Any] = json.loads((folder / "load.json").read_text())
-    return report | {"crowd": (at_peak[0], at_peak[-1]), "p99_ms": slow}
 
 
 def draw(found: dict[str, Any], path: Path) -> None:

@@ -4,16 +4,13 @@ make cluster-test IMAGE=localhost/slipway:demo          against the cluster of K
 """
 
 import json
-import subprocess
-import sys
 import time
 import uuid
-from pathlib import Path
 
-import httpx
 import pytest
 from cluster import Namespace, demo_values, gateway, golden, slipway, wanted_image
-from cluster_report import lost_nothing, record
+from cluster_report import record
+from cluster_users import lost_nothing, under_load
 from conftest import write_colours
 from first_party import ROOT
 
@@ -63,18 +60,6 @@ def asked():
     return golden(ARCHIVE)
 
 
-def from_here() -> str:
-    """The Gateway's address for whoever runs the tests."""
-    namespace, name, address = gateway() or pytest.skip("the cluster has no Gateway")
-    service = Namespace(namespace).get("services")["items"][0]["spec"]["clusterIP"]
-    address = address if Namespace(namespace).get("gateway", name)["status"].get("addresses") else f"http://{service}"
-    try:
-        httpx.get(f"{address}/readyz", timeout=5)
-    except httpx.TransportError:
-        pytest.skip(f"the Gateway at {address} is not reached from here")
-    return address
-
-
 def test_pods_predict_right_through_the_service(space, asked):
     status, text = space[0].ask(URL, asked[0])
     assert status == 200, text
@@ -117,13 +102,14 @@ def test_metrics_are_closed_to_other_pods_and_the_service_to_other_namespaces(sp
 def test_an_upgrade_under_load_fails_no_request(space, asked, image, values):
     here, _ = space
     before = set(here.pods())
-    with here.load(URL, *asked) as finish:
+    with under_load(here, URL, *asked, users=HOST) as finish:
         done = slipway("deploy", str(ARCHIVE), "--image", image, "--namespace", here.name, "--values", values(drainDelaySeconds=6))
         assert done.returncode == 0, done.stderr
         here.settle()
         result = finish()
     assert not before & set(here.pods()), "the pods were not replaced"
-    lost_nothing("rolling update", result)
+    record("rolling update", result)
+    lost_nothing(result)
 
 
 def test_an_upgrade_under_load_through_the_gateway_fails_no_request(space, asked):
@@ -131,49 +117,24 @@ def test_an_upgrade_under_load_through_the_gateway_fails_no_request(space, asked
     found = gateway()
     if found is None:
         pytest.skip("the cluster has no Gateway")
-    with beside.load(f"{found[2]}/predictions/demo", *asked, host=HOST) as finish:
+    with under_load(beside, f"{found[2]}/predictions/demo", *asked, host=HOST, users=HOST) as finish:
         here.kubectl("rollout", "restart", "deployment/demo-stable")
         here.settle()
         result = finish()
-    lost_nothing("rolling update, Gateway", result)
-
-
-@pytest.mark.long
-def test_a_rolling_update_under_users_loses_nothing(space, image, values, tmp_path):
-    here, _ = space
-    host = from_here()
-    every = values(route=demo_values(HOST)["route"] | {"hostnames": []})
-    done = slipway("deploy", str(ARCHIVE), "--image", image, "--namespace", here.name, "--values", every)
-    assert done.returncode == 0, done.stderr
-    until = time.monotonic() + 30
-    while httpx.get(f"{host}/readyz").status_code != 200:
-        assert time.monotonic() < until, "the route does not answer"
-    command = [Path(sys.executable).with_name("locust"), "-f", "serving/locustfile.py", "--headless", "--host", host, "--only-summary"]
-    options = ["--load-shape", "soak", "--peak", "4", "--pace", "0.3", "--seconds", "75", "--objective-p99", "10"]
-    report = tmp_path / "report.json"
-    with subprocess.Popen(
-        [*command, *options, "--objective-refused", "0", "--report", report], cwd=ROOT, stderr=subprocess.DEVNULL
-    ) as users:
-        time.sleep(10)
-        here.kubectl("rollout", "restart", "deployment/demo-stable")
-        here.settle()
-        assert users.poll() is None, "the update took longer than the load"
-        users.wait(120)
-    went = json.loads(report.read_text())
-    record("rolling update under Locust's users", went)
-    assert went["broken"] == [] and went["requests"] > 50
-    assert went["outcomes"] == {"right": went["requests"]}
+    record("rolling update, Gateway", result)
+    lost_nothing(result)
 
 
 def test_a_deleted_pod_under_load_fails_no_request(space, asked):
     here, _ = space
-    with here.load(URL, *asked) as finish:
+    with under_load(here, URL, *asked, users=HOST) as finish:
         victim = here.pods()[0]
         here.kubectl("delete", "pod", victim, "--wait=true")
         here.settle()
         result = finish()
     assert victim not in here.pods()
-    lost_nothing("a deleted pod", result)
+    record("a deleted pod", result)
+    lost_nothing(result)
 
 
 def test_a_drained_node_under_load_fails_no_request(space, asked):
@@ -183,14 +144,15 @@ def test_a_drained_node_under_load_fails_no_request(space, asked):
         pytest.skip("the cluster has one node")
     client = here.get("pod", "client")["spec"]["nodeName"]
     node = next(name for name in nodes if name != client)
-    with here.load(URL, *asked) as finish:
+    with under_load(here, URL, *asked, users=HOST) as finish:
         try:
             here.kubectl("drain", node, "--pod-selector=app.kubernetes.io/instance=demo", "--delete-emptydir-data", timeout_s=300)
             here.settle()
         finally:
             here.kubectl("uncordon", node)
         result = finish()
-    lost_nothing("a drained node", result)
+    record("a drained node", result)
+    lost_nothing(result)
 
 
 def test_another_archive_than_the_images_is_refused_and_the_old_release_is_back(space, image, values, tmp_path):

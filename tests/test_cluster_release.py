@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from cluster import Namespace, demo_values, gateway, golden, slipway, wanted_image
-from cluster_report import lost_nothing
+from cluster_report import record
+from cluster_users import lost_nothing, under_load
 from first_party import ROOT
 
 from serving.archive import digest, read, write
@@ -120,29 +121,32 @@ def answered_by(went: dict, mar: Path) -> list[int]:
 
 def test_another_model_and_the_way_back_lose_nothing(space, asked, values, archives):
     following = archives / "next.mar"
-    with space.load(URL, *asked) as load:
+    with under_load(space, URL, *asked, users=HOST) as load:
         done = upgrade(space, values(following))
         went = load()
     assert done.returncode == 0, done.stderr
-    lost_nothing("rolling update to another model", went)
+    record("rolling update to another model", went)
+    lost_nothing(went)
     assert answered_by(went, ARCHIVE)[0] > 0 and answered_by(went, following)[-2] > 0
-    with space.load(URL, *asked) as load:
+    with under_load(space, URL, *asked, users=HOST) as load:
         done = space.helm("rollback", "demo", "--wait", "--timeout", "240s")
         went = load()
     assert done.returncode == 0, done.stderr
-    lost_nothing("helm rollback", went)
+    record("helm rollback", went)
+    lost_nothing(went)
     assert answered_by(went, following)[0] > 0 and answered_by(went, ARCHIVE)[-2] > 0
 
 
 def test_fewer_pods_lose_nothing(space, asked, values):
     assert upgrade(space, values(replicas={"min": 3})).returncode == 0
-    with space.load(URL, *asked) as load:
+    with under_load(space, URL, *asked, users=HOST) as load:
         done = upgrade(space, values(replicas={"min": 1}))
         ended(space, keep=space.pods())
         went = load()
     assert done.returncode == 0, done.stderr
     assert len(space.pods()) == 1
-    lost_nothing("scale-down from 3 pods to 1", went)
+    record("scale-down from 3 pods to 1", went)
+    lost_nothing(went)
 
 
 def ended(space: Namespace, *, keep: list[str]) -> None:
@@ -165,7 +169,7 @@ def test_a_canary_from_nothing_to_its_promotion_loses_nothing(space, asked, valu
         ("canary 0 %", values(following, canary={"enabled": True, "weight": 0, "model": model})),
         ("canary off", values(following)),
     ]
-    with space.load(address, *asked, host=host) as load:
+    with under_load(space, address, *asked, host=host, users=HOST) as load:
         for name, chosen in steps:
             load.mark(name)
             done = upgrade(space, chosen)
@@ -173,7 +177,8 @@ def test_a_canary_from_nothing_to_its_promotion_loses_nothing(space, asked, valu
             time.sleep(HOLD_S)
         ended(space, keep=space.pods())
         went = load()
-    lost_nothing("canary and promotion", went)
+    record("canary and promotion", went)
+    lost_nothing(went)
     old, new = answered_by(went, ARCHIVE), answered_by(went, following)
     at = {name: int(second) for second, name in went["marks"]}
     assert sum(new[: at["canary 25 %"]]) == 0, "a canary of weight 0 was asked"
@@ -199,7 +204,7 @@ def test_a_broken_release_never_takes_traffic(space, asked, values, archives, wh
     chosen["model"] = chosen["model"] | {"digest": digest(mar)} | model
     file = archives / "values.json"
     file.write_text(json.dumps(chosen))
-    with space.load(URL, *asked) as load:
+    with under_load(space, URL, *asked, users=HOST) as load:
         load.mark("helm upgrade")
         helm = upgrade(space, chosen, "--rollback-on-failure", timeout=FAILS)
         load.mark("slipway deploy")
@@ -207,7 +212,8 @@ def test_a_broken_release_never_takes_traffic(space, asked, values, archives, wh
         deploy = slipway("deploy", str(mar), *target)
         load.mark("both gave up")
         went = load()
-    lost_nothing(what, went | {"helm": helm.stderr.splitlines()[-1], "deploy": deploy.stderr.splitlines()})
+    record(what, went | {"helm": helm.stderr.splitlines()[-1], "deploy": deploy.stderr.splitlines()})
+    lost_nothing(went)
     assert sum(answered_by(went, ARCHIVE)) == went["requests"]
     ended(space, keep=before)
     assert sorted(space.pods()) == sorted(before), "the pods of the old release were touched"

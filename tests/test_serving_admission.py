@@ -16,14 +16,17 @@ def work(bound: Admission, *, rate: float, seconds: float, start: float = 100.0)
         bound.answered(8, now=start + 8 * batch / rate, waiting=True)
 
 
-def test_until_the_rate_is_known_workers_do_what_they_do_with_a_lone_image() -> None:
+def test_until_the_rate_is_known_workers_do_what_they_did_with_their_quickest_batch() -> None:
     bound = admission()
     assert bound.limit == 48
-    bound.alone(0.01)
+    bound.batch(1, 0.02)
+    assert bound.limit == 80  # 0.8 x 2 s x 50
+    bound.batch(16, 0.16)
+    bound.batch(1, 0.02)
     work(bound, rate=80, seconds=0.4)
     assert bound.limit == 160 and bound.wait_s(50) == 0  # 0.8 x 2 s x 100
     work(known := admission(), rate=80, seconds=10)
-    known.alone(0.01)
+    known.batch(16, 0.16)
     assert known.limit == pytest.approx(128, abs=1)
 
 

@@ -205,13 +205,13 @@ def test_beyond_what_may_be_there_the_answer_is_503_at_once() -> None:
 def test_many_images_of_one_request_come_together_or_not_at_all() -> None:
     async def scenario() -> None:
         async with running(slots=1, first=3, most=6) as (batcher, fake):
-            answers = batcher.submit_all([b"x"] * 6)  # alone, they may be more than a crowd may
+            answers = batcher.submit_all([b"x"] * 6)  # alone, they may be more than a crowd may at first
             assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 6
             fake.gate.clear()
             one = batcher.submit(b"y")
             with pytest.raises(ApiError, match="1 images are there"):
-                batcher.submit_all([b"x"] * 3)
-            assert batcher.pending + batcher.in_flight == 1 and batcher.refused == 3
+                batcher.submit_all([b"x"] * 6)
+            assert batcher.pending + batcher.in_flight == 1 and batcher.refused == 6
             fake.gate.set()
             assert (await one).status == 200
 

@@ -1,5 +1,6 @@
 """Child processes: what they cost, and that none is left."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -76,3 +77,14 @@ def test_what_is_gone_costs_nothing_and_is_not_ours():
     process.wait()
     assert children.cpu_s(process.pid) == {} and children.pss_bytes(process.pid) == 0
     assert not children.is_ours(process.pid)
+
+
+def test_what_is_started_on_some_cpus_stays_there_and_we_go_back():
+    mine = os.sched_getaffinity(0)
+    server, load = children.apart()
+    assert set(server) | set(load) == mine and len(load) == 1
+    assert server == load or not set(server) & set(load)
+    with children.on(load):
+        process = children.start(["sleep", "100"])
+    assert os.sched_getaffinity(process.pid) == set(load) and os.sched_getaffinity(0) == mine
+    children.stop(process, patience_s=1)

@@ -1,6 +1,7 @@
 """`slipway soak` and `slipway overload` for real. Figures of speed are not judged, only what must hold on any machine."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def test_an_overload_is_measured_and_judged(archive: Path, tmp_path: Path) -> No
     assert result["rate_rps"] == pytest.approx(2 * max(cell["throughput_rps"] for cell in result["before"]), rel=0.5)
     assert set(result["open_loop"]["errors"]) <= {"no connection", "unanswered"}
     assert result["open_loop"]["right"]["count"] > 0 and len(result["open_loop"]["each_second"]) == 3
+    assert result["shared"] == (len(os.sched_getaffinity(0)) == 1)
     assert len(passed(result)) == 6 and "goodput" in done.stdout and figure.exists()
 
 

@@ -35,8 +35,8 @@ def overload(
     whether or not the server keeps up. It holds when it still answers 0.9 of its maximum in time, 99 of 100 answers within the
     objective, refuses the rest with 503 and Retry-After within 5 ms, and has no more memory afterwards than before.
 
-    Both the server and what loads it run on this machine and share its CPUs: the result says how much the load took. The goodput is
-    judged at equal speed: with that put aside, and with what an image cost the workers then and at the maximum.
+    A server that is started here gets all CPUs but one and its load that one; with --url, or a single CPU, they share. The goodput is
+    judged at equal speed of the machine: with what an image cost the workers then and at the maximum.
     """
     from cli.bench import progress
     from cli.bench.images import load_images
@@ -44,7 +44,7 @@ def overload(
     from cli.bench.run import facts, ours, right_answers
     from cli.bench.verdicts import finish
     from serving.archive import read
-    from serving.bench import servers
+    from serving.bench import children, servers
     from serving.bench.overload import judge, objective_of
     from serving.bench.overload import overload as run
 
@@ -54,15 +54,19 @@ def overload(
         tell("reading the images, and answering them in process")
         files, about_images = load_images(images, opened, scratch / "images", build=BUILD)
         answers = right_answers(opened, files, scratch=scratch)
+        cpus, load_cpus = children.apart()
         if url:
+            load_cpus = cpus = sorted({*cpus, *load_cpus})
             server = servers.running(url, opened.about["labels"])
         else:
-            name, starting = ours(opened, serve_options, image=files[0], label=answers.labels[0], scratch=scratch)
-            tell(f"starting {name}")
-            server = stack.enter_context(starting)
+            with children.on(cpus):
+                name, starting = ours(opened, serve_options, image=files[0], label=answers.labels[0], scratch=scratch)
+                tell(f"starting {name}")
+                server = stack.enter_context(starting)
         objective_s = objective or objective_of(server) or OBJECTIVE_S
-        found = run(server, files, answers.labels, times=times, seconds=seconds, objective_s=objective_s, tell=tell)
-    told = {"images": about_images, "server": server.name, "maximum_rps": found.maximum_rps}
+        with children.on(load_cpus):
+            found = run(server, files, answers.labels, times=times, seconds=seconds, objective_s=objective_s, tell=tell)
+    told = {"images": about_images, "server": server.name, "maximum_rps": found.maximum_rps, "cpus": len(cpus), "shared": cpus == load_cpus}
     steady = {"goodput_at_equal_speed": found.goodput_at_equal_speed}
     result = {**facts(opened, answers.capabilities), **told, **steady, **asdict(found)}
     if not finish(result, judge(found), lines=_lines(result), draw=draw_overload, report=report, figure=figure, as_json=as_json):
@@ -70,16 +74,16 @@ def overload(
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    run, cpus = result["open_loop"], result["machine"]["cpus"]
-    closed = max(cell["load_cores"] for cell in [*result["before"], *result["after"]])
+    run = result["open_loop"]
+    where = "shared with the load" if result["shared"] else "the load another"
     return [
         f"{result['server']}, {result['images']['about']}",
         f"{result['rate_rps']:.0f} images a second for {result['seconds']:g} s, {result['times']:g} times what it could answer before",
         f"right answers: p50 {_ms(run['right']['p50_ms'])}, p99 {_ms(run['right']['p99_ms'])}, counted from when each was due",
         f"refusals: p50 {_ms(run['refused']['p50_ms'])}, p99 {_ms(run['refused']['p99_ms'])}, counted from the request written",
-        f"of {cpus:g} CPUs that it shares with the server, the load took {run['load_cores']:.2f}, at most {closed:.2f} while the maximum "
-        f"was sought; it sent 99 of 100 requests within {run['late_p99_ms']:.1f} ms of when they were due; other processes, and the "
-        f"machine's host, took {result['others_cores']:.2f}",
+        f"the server had {result['cpus']} of {result['machine']['cpus']:g} CPUs, {where}; the load took {run['load_cores']:.2f}, and sent 99 "
+        f"of 100 requests within {run['late_p99_ms']:.1f} ms of when they were due; other processes, and the machine's host, took "
+        f"{result['others_cores']:.2f}",
     ]
 
 

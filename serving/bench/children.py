@@ -5,7 +5,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -42,6 +42,23 @@ def start(
         process_group=0,
         preexec_fn=die_with_parent,  # noqa: PLW1509 (it calls nothing but the kernel)
     )
+
+
+@contextlib.contextmanager
+def on(cpus: Collection[int]) -> Iterator[None]:
+    """Run this thread, and the processes it starts meanwhile for as long as they live, on these of its CPUs alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def apart() -> tuple[list[int], list[int]]:
+    """The CPUs that this process may use, as those of a server and one for its load; both all of them where there is only one."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return cpus[:-1] or cpus, cpus[-1:]
 
 
 def stop(process: subprocess.Popen[bytes], *, patience_s: float) -> None:

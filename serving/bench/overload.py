@@ -19,7 +19,6 @@ from serving.bench.arrivals import REFUSED, RIGHT, Arrivals
 from serving.bench.cells import Cell, Usage, drive, load_cell
 from serving.bench.servers import Server
 from serving.bench.verdicts import Verdict
-from serving.handler.resources import cpu_limit
 
 CONNECTIONS = (16, 64)
 ROUNDS, ROUND_S = 2, 4.0
@@ -43,7 +42,6 @@ class Overload:
     open_loop: dict[str, Any]
     cpu_s: dict[str, float]
     others_cores: float
-    cpus: float
     memory_before: int | None
     memory_most: int | None
     memory_after: int | None
@@ -60,9 +58,9 @@ class Overload:
 
     @property
     def goodput_at_equal_speed(self) -> float | None:
-        """As it would be, had the machine kept its speed and the load taken no more CPU than when the maximum was sought.
+        """As it would be, had the machine kept its speed: the CPU seconds that an image costs where most of them go tell that.
 
-        The speed is told by the CPU seconds that an image costs where most of them go. None when the server's processes are not known.
+        None when the server's processes are not known.
         """
         closed = [cell for cell in [*self.before, *self.after] if cell.connections == max(CONNECTIONS) and cell.cpu_parts_ms]
         if not (closed and self.cpu_s and self.open_loop["right_in_all"]):
@@ -70,8 +68,7 @@ class Overload:
         workers = max(self.cpu_s, key=self.cpu_s.__getitem__)
         before_ms = fmean(cell.cpu_parts_ms.get(workers, 0.0) for cell in closed)
         then_ms = 1e3 * self.cpu_s[workers] / self.open_loop["right_in_all"]
-        left = [self.cpus - cores for cores in (fmean(cell.load_cores for cell in closed), self.open_loop["load_cores"])]
-        return float(self.goodput * (then_ms / before_ms) * (left[0] / left[1]))
+        return float(self.goodput * then_ms / before_ms)
 
 
 def overload(
@@ -118,7 +115,6 @@ def overload(
         open_loop=result,
         cpu_s=cpu_s,
         others_cores=others_cores,
-        cpus=cpu_limit(),
         memory_before=memory_before,
         memory_most=memory_most or None,
         memory_after=_memory(server),

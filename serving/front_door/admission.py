@@ -13,7 +13,7 @@ class Admission:
     def __init__(self, objective_s: float, *, least: int, most: int) -> None:
         self.objective_s = objective_s
         self._least, self.most = least, most
-        self._images = self._seconds = 0.0
+        self._images = self._seconds = self._shown = 0.0
         self._since: float | None = None
         self.limit = least  # images that may wait or be in work
 
@@ -31,10 +31,11 @@ class Admission:
                 self._bound(self._images / self._seconds)
         self._since = now if waiting else None
 
-    def alone(self, took_s: float) -> None:
-        """An image with nothing beside it took so long: the workers do no less, which counts until their rate is known."""
+    def batch(self, count: int, took_s: float) -> None:
+        """A batch of `count` images took so long: the workers do no less, which counts until their rate is known."""
+        self._shown = max(self._shown, count / took_s)
         if self._seconds < KNOWN_S:
-            self._bound(1 / took_s)
+            self._bound(self._shown)
 
     def _bound(self, rate: float) -> None:
         self.limit = max(self._least, min(self.most, int(SAFETY * self.objective_s * rate)))

@@ -209,8 +209,7 @@ class Batcher:
         if meta is not None:
             self._answered_at = time.monotonic()
             self._admission.answered(len(jobs), now=self._answered_at, waiting=bool(self._pending))
-            if len(jobs) == 1 and not self._there:
-                self._admission.alone(self._answered_at - sent_at)
+            self._admission.batch(len(jobs), self._answered_at - sent_at)
         for job, answer in zip(jobs, answers, strict=True):
             settle(job.answer, answer)
         self._sharing.answered(len(jobs), time.monotonic())
