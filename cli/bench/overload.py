@@ -81,9 +81,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"{result['rate_rps']:.0f} images a second for {result['seconds']:g} s, {result['times']:g} times what it could answer before",
         f"right answers: p50 {_ms(run['right']['p50_ms'])}, p99 {_ms(run['right']['p99_ms'])}, counted from when each was due",
         f"refusals: p50 {_ms(run['refused']['p50_ms'])}, p99 {_ms(run['refused']['p99_ms'])}, counted from the request written",
-        f"the server had {result['cpus']} of {result['machine']['cpus']:g} CPUs, {where}; the load took {run['load_cores']:.2f}, and sent 99 "
-        f"of 100 requests within {run['late_p99_ms']:.1f} ms of when they were due; other processes, and the machine's host, took "
-        f"{result['others_cores']:.2f}",
+        f"the server had {result['cpus']} of {result['machine']['cpus']:g} CPUs, {where}; the load took {run['load_cores']:.2f}",
+        f"it sent 99 of 100 requests within {run['late_p99_ms']:.1f} ms of when they were due; other processes, and the machine's host, "
+        f"took {result['others_cores']:.2f} CPUs",
     ]
 
 

@@ -48,8 +48,8 @@ class Overload:
 
     @property
     def maximum_rps(self) -> float:
-        """The mean of the maxima before and after."""
-        return fmean((maximum(self.before), maximum(self.after)))
+        """Right answers a second in closed loops, before and after."""
+        return maximum([*self.before, *self.after])
 
     @property
     def goodput(self) -> float:
@@ -62,13 +62,14 @@ class Overload:
 
         None when the server's processes are not known.
         """
-        closed = [cell for cell in [*self.before, *self.after] if cell.connections == max(CONNECTIONS) and cell.cpu_parts_ms]
+        closed = [cell for cell in busiest([*self.before, *self.after]) if cell.cpu_parts_ms]
         if not (closed and self.cpu_s and self.open_loop["right_in_all"]):
             return None
         workers = max(self.cpu_s, key=self.cpu_s.__getitem__)
-        before_ms = fmean(cell.cpu_parts_ms.get(workers, 0.0) for cell in closed)
+        rates = [cell.throughput_rps for cell in closed]
+        at_most_ms = fmean((cell.cpu_parts_ms.get(workers, 0.0) for cell in closed), rates)
         then_ms = 1e3 * self.cpu_s[workers] / self.open_loop["right_in_all"]
-        return float(self.goodput * then_ms / before_ms)
+        return float(self.goodput * then_ms / at_most_ms)
 
 
 def overload(
@@ -144,8 +145,14 @@ def judge(found: Overload) -> list[Verdict]:
 
 
 def maximum(cells: Sequence[Cell]) -> float:
-    """Right answers a second at the number of connections that gives most of them, in the mean of its rounds."""
-    return max(fmean(cell.throughput_rps for cell in cells if cell.connections == count) for count in {cell.connections for cell in cells})
+    """Right answers a second, in the mean of the busiest cells."""
+    return fmean(cell.throughput_rps for cell in busiest(cells))
+
+
+def busiest(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of the number of connections that gives most right answers, in the mean of its rounds."""
+    by_count = [[cell for cell in cells if cell.connections == count] for count in {cell.connections for cell in cells}]
+    return max(by_count, key=lambda rounds: fmean(cell.throughput_rps for cell in rounds))
 
 
 def objective_of(server: Server) -> float | None:

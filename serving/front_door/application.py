@@ -28,8 +28,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Ask = Callable[[], Awaitable[tuple[int, bytes]]]  # TorchServe's status and body
 Headers = list[tuple[bytes, bytes]]
-Refusal = tuple[int, Headers, bytes]
+Refusal = tuple[int, bytes, bytes]  # status, lines of the head, body
 
+REFUSAL = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nx-slipway-digest: %b\r\n"
 ADMITTED = "slipway.admitted"  # where a scope says that `refusal` has let it in
 log = logging.getLogger(__name__)
 
@@ -146,8 +147,10 @@ class FrontDoor:
         try:
             scope[ADMITTED] = self._predictions.admit(scope)
         except ApiError as error:
+            body, more = error.body, "".join([f"{name}: {value}\r\n" for name, value in error.headers.items()]).encode()
+            head = REFUSAL % (len(body), _request_id(scope) or next(self._ids), self._digest) + more
             self._metrics.request("predictions", error.status, time.perf_counter() - started)
-            return error.status, self._headers(error.body, _request_id(scope) or next(self._ids), error.headers.items()), error.body
+            return error.status, head, body
         return None
 
     def _is_admin(self, scope: Scope) -> bool:

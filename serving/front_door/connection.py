@@ -75,13 +75,13 @@ class Connection(HttpToolsProtocol):
         refusal = self.app.refusal(self.scope)
         if refusal is None:
             return False
-        status, headers, body = refusal
+        status, head, body = refusal
         stays = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-        headers = [*self.server_state.default_headers, *headers, *([] if stays else [(b"connection", b"close")])]
-        self.transport.write(b"".join((STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", body)))
+        default = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"".join((STATUS_LINE[status], default, head, b"\r\n" if stays else b"connection: close\r\n\r\n", body)))
+        self.server_state.total_requests += 1
         if not stays:
             self.transport.close()
-        self.on_response_complete()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
