@@ -91,7 +91,7 @@ def values(provider, prometheus):
         "image": {"repository": repository, "tag": tag},
         "replicas": {"min": 1, "max": 3},
         "resources": {"requests": SHARE, "limits": SHARE},
-        "latencyObjectiveSeconds": 5,  # the queue of one pod holds the whole crowd: nobody is refused
+        "latencyObjectiveSeconds": 2.5,  # the queue of one pod holds the whole crowd: nobody is refused
         "autoscaling": {"provider": provider, "prometheusUrl": prometheus, "scaleDownSeconds": 30},
         "metrics": {"backend": "prometheus-operator"},
         "networkPolicy": {"enabled": False},  # pods are asked through the API server
